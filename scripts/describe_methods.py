@@ -36,6 +36,7 @@ import efface.methods
 from efface import draws
 from efface.methods.calling import MethodCall, attribute
 from efface.plug import docstrings
+from efface.report.formats import percent
 from efface.report.gallery import paint
 from efface.stages.run.map_files import map_store
 from efface.stages.run.method_calls import method_call, seed_text
@@ -243,9 +244,9 @@ def picture(run: Run) -> str:
             way = Image.Resampling.NEAREST if max(pixels.shape) <= EDGE else Image.Resampling.BOX
             sheet.paste(Image.fromarray(pixels).resize((EDGE, EDGE), way), (NAMES + column * step, line * step))
     sheet.save(PICTURE, optimize=True)
-    right = (run.logits("test").argmax(1) == test.targets.cpu()).float().mean()
+    right = percent(float((run.logits("test").argmax(1) == test.targets.cpu()).float().mean()))
     return (
-        f"![{len(rows)} images and the maps of every method]({PICTURE.name})\n\n`{run.study.model.call}`, {right:.1%} "
+        f"![{len(rows)} images and the maps of every method]({PICTURE.name})\n\n`{run.study.model.call}`, {right} "
         f"of {len(test)} test images right; explained is the {run.study.explain} class. Maps as they are ranked, after "
         "`post`: black is 0, yellow the 99th percentile; with negative values white is 0, red for the class."
     )

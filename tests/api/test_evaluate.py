@@ -64,7 +64,7 @@ def test_a_result_has_its_own_page_after_a_later_call_in_its_folder(tmp_path):
     with pytest.raises(ValueError, match="of a later call in the same folder"):
         first.report()
     copied = first.report(tmp_path / "first.html").read_text()
-    assert "100.00% of the test images right" in copied
+    assert "100 % of the test images right" in copied
     assert copied == re.sub("<!-- beside -->.*?<!-- /beside -->", "", page, flags=re.DOTALL)
     assert not re.search(r'href="(?!#|data:)', copied), "a copy has no links to files that are not beside it"
     assert "page:" not in repr(first)
@@ -79,6 +79,22 @@ def test_a_network_that_has_learnt_little_is_told_above_the_numbers(result):
     assert " ".join(repr(wrong).split()).startswith(f"Caution: {caution}")
     assert wrong._repr_html_().startswith(f"<p><b>Caution:</b> {caution}</p>")
     assert not any("learnt little" in each for each in result.cautions)
+
+
+def test_no_number_of_the_table_is_minus_zero():
+    maps = torch.rand(len(IMAGES), 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    methods = {"one": maps, "same": maps}
+    table = efface.evaluate(NETWORK, IMAGES, LABELS, methods, ["morf", "lerf"], reference="one", **SHORT).table
+    numbers = table[table.method == "same"].select_dtypes("float")
+    assert (numbers.gain == 0).all()
+    assert not (np.signbit(numbers) & (numbers == 0)).any(axis=None)
+
+
+@pytest.mark.parametrize(("model", "origin"), [(NETWORK, "handed over"), (lambda: NETWORK, "its function makes it")])
+def test_the_origin_of_the_network_is_said(model, origin, capsys):
+    efface.evaluate(model, IMAGES, LABELS, ["gradient"], ["morf"], **(SHORT | {"verbose": True}))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("network: "))
+    assert line.endswith(f"(as {'it was ' if origin == 'handed over' else ''}{origin})")
 
 
 def test_the_page_says_that_a_call_made_it(result):
@@ -153,7 +169,7 @@ def test_the_page_and_the_notebook_view_are_whole(tmp_path, result):
     )
     assert "mine" in page.read_text()
     assert "<table" in result._repr_html_()
-    assert "100.0%" in result._repr_html_()
+    assert "100 % of the images right" in result._repr_html_()
     assert "mine" in repr(result)
 
 

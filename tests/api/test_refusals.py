@@ -1,6 +1,7 @@
 """What a call from Python refuses is said in the words of the call: its arguments, not the keys of a YAML file."""
 
 import re
+import traceback
 
 import numpy as np
 import pytest
@@ -120,6 +121,41 @@ def test_a_refusal_speaks_of_the_call(said):
     text = str(error.value)
     assert names(re.sub(r"[,=(]", r"\g<0> ", text), re.sub(r"[,=(]", r"\g<0> ", said)), text
     assert not OF_YAML.search(text), text
+
+
+def failing(*_):
+    return {}["nothing"]
+
+
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, images):
+        return self.layer(failing(images))
+
+
+OF_THE_CALLER = {
+    "method": lambda: call({"mine": lambda model, images, targets: failing()}),
+    "network": lambda: call(model=Failing()),
+    "maker": lambda: call(model=failing),
+    "maps": lambda: efface.maps(network(), IMAGES, LABELS, {"mine": lambda m, i, t: failing()}, verbose=False),
+}
+
+
+@pytest.mark.parametrize("refused", [*list(REFUSED.values())[::8], *OF_THE_CALLER.values()])
+def test_a_refusal_is_one_error_without_a_chain_of_causes(refused):
+    with pytest.raises(ValueError, match=": ") as error:
+        refused()
+    assert "".join(traceback.format_exception(error.value)).count("Traceback") == 1
+
+
+@pytest.mark.parametrize("what", OF_THE_CALLER)
+def test_a_failure_of_the_callers_own_code_is_told_with_its_file_and_line(what):
+    with pytest.raises(ValueError, match="KeyError: 'nothing'") as error:
+        OF_THE_CALLER[what]()
+    assert f"test_refusals.py:{failing.__code__.co_firstlineno + 1})" in str(error.value)
 
 
 def test_cautions_of_a_call_speak_of_the_call():

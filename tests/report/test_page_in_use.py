@@ -72,7 +72,7 @@ def gallery(methods=METHODS, edge=8, rows=(0, 7, 31), channels=1):
 def facts(**changes):
     origin = Origin("2026-11-30", "abc1234", "efface all runs/x/study.yml", 0, 3, (("study.yml", "../study.yml"),))
     return facts_of(
-        origin=origin, network="resnet8: 98.80% of the test images right", accuracy=0.988, chance=0.1, **changes
+        origin=origin, network="resnet8: 98.8 % of the test images right", accuracy=0.988, chance=0.1, **changes
     )
 
 
@@ -89,7 +89,7 @@ def test_the_first_screen_answers(path, look):
         assert seen.locator(part).evaluate(bottom) <= 800, part
     said = seen.locator(".facts").inner_text()
     for each in (
-        "98.80%",
+        "98.8 %",
         "efface all runs/x/study.yml",
         "2026-11-30",
         "abc1234",

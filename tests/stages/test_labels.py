@@ -83,7 +83,7 @@ def test_check_and_the_page_tell_of_labels_that_are_not_the_networks(sure):
     path = study(sure)
     done = run_efface(sure, "check", path)
     assert done.code == 0, done.err
-    assert names(done.out, "warning: labels 0% 24 50.0%")
+    assert names(done.out, "warning: labels 0 % 24 50 %")
     assert not list((sure / "run").glob("models/*")), "check keeps nothing"
     done = run_efface(sure, "all", path)
     assert done.code == 0, done.err
@@ -92,13 +92,19 @@ def test_check_and_the_page_tell_of_labels_that_are_not_the_networks(sure):
     assert page.lower().index("the labels may not be the network") < page.index('<p class="lead">'), (
         "above every number"
     )
+    weak = "caution: The network classifies only 0 % of the test images correctly, and chance is 50 %."
+    assert done.out.count(weak) == 1
+    for again in (path, str(sure / "run")):
+        done = run_efface(sure, "report", again)
+        assert done.code == 0, done.err
+        assert done.out.count(weak) == 1
 
 
 @pytest.mark.parametrize("classes", [[1, 0], ["dark", "bright"], {"bright": 1, "dark": 0}])
 def test_with_its_own_numbers_the_network_is_right(classes, sure):
     done = run_efface(sure, "all", study(sure, kwargs={"classes": classes}))
     assert done.code == 0, done.err
-    assert "100.00% of 24 test images right" in done.out
+    assert "100 % of 24 test images right" in done.out
     assert "labels" not in done.out
 
 

@@ -22,6 +22,7 @@ from efface.api.methods import Methods, entries_of
 from efface.api.metrics import Metrics, metric_entries
 from efface.api.networks import network_keys
 from efface.execute import serial
+from efface.execute.attempt import own_place
 from efface.plug.given import give, keep, names_given
 from efface.plug.in_python import in_python
 from efface.stages.run.runs import refuse_unwritable
@@ -170,13 +171,15 @@ def process_as_before() -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_words() -> Iterator[None]:
-    """Say errors of the block in the words of a call, with what was handed over by its own name."""
+    """Say errors of the block in the words of a call, with what was handed over by its own name.
+
+    The error has no chain of causes: its text says all, with the file and line of the caller's own code that failed.
+    """
     try:
         yield
     except ValueError as error:
-        if (text := in_python(str(error))) == str(error):
-            raise
-        raise ValueError(text) from error
+        text, place = in_python(str(error)), own_place(error)
+        raise ValueError(f"{text} ({place})" if place and place not in text else text) from None
 
 
 def quiet(*, verbose: bool) -> contextlib.AbstractContextManager[Any]:

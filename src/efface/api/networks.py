@@ -45,6 +45,8 @@ def network_keys(model: nn.Module | Callable[[], nn.Module], folder: Path, *, re
 class _Copies:
     """A function that returns a network with its weights."""
 
+    origin = "as it was handed over"
+
     def __init__(self, network: nn.Module) -> None:
         self.network = network
 
@@ -54,6 +56,8 @@ class _Copies:
 
 class _Fresh(_Copies):
     """A function that returns such a network with fresh weights, drawn by torch's generator."""
+
+    origin = "with the weights that were handed over"
 
     def __call__(self) -> nn.Module:
         network = copy.deepcopy(self.network)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from efface.report import between
+from efface.report.formats import percent
 from efface.report.noted import described, note, notes
 from efface.report.panels import panels
 from efface.report.stats import Curve
@@ -79,6 +80,8 @@ class Result:
         """
         lines = [self._line(panel, row) for panel in self._firsts for row in panel.rows]
         table = pd.DataFrame(lines, columns=list(_COLUMNS))
+        numbers = table.select_dtypes("float")
+        table[numbers.columns] = numbers + 0.0  # a lower score that is better changes the sign of 0, too
         return table.assign(rank=table["rank"].astype("Int64").replace(0, pd.NA))
 
     @cached_property
@@ -141,7 +144,7 @@ class Result:
         lines = printed(verdicts_table(self._firsts), width=width, most_rows=None, most_metrics=None)
         where = f"; page: {self._path}" if self.is_current else ""
         above = (textwrap.fill(f"Caution: {line}", width) for line in self.cautions)
-        return "\n".join([*above, *lines, "", f"accuracy {self.accuracy:.1%}{where}"]).strip("\n")
+        return "\n".join([*above, *lines, "", f"accuracy {percent(self.accuracy)}{where}"]).strip("\n")
 
     def _repr_html_(self) -> str:
         wide = self.table.assign(
@@ -154,7 +157,7 @@ class Result:
             f"<p><b>Caution:</b> {html.escape(line)}</p>" for line in (*self.cautions, *notes(self._firsts))
         )
         describing = [panel.metric for panel in self._firsts if panel.direction == "none"]
-        below = [*described(describing), f"The network gets {self.accuracy:.1%} of the images right."]
+        below = [*described(describing), f"The network gets {percent(self.accuracy)} of the images right."]
         return f"{above}{pivot.reindex(best).fillna('').to_html()}<p>{html.escape(' '.join(below))}</p>"
 
     @cached_property

@@ -43,15 +43,17 @@ class Failure(NamedTuple):
 
 
 def own_place(error: BaseException) -> str:
-    """Return file and line of the user's own code in which an error was raised, or its cause; "" if there is none.
+    """Return file and line of the user's own code in which an error was raised, or a cause of it; "" if there is none.
 
     The file has its name alone: a page that is published tells no folder of its author. The trace has the folder.
     """
-    for one in (error, error.__cause__):
-        frames = traceback.extract_tb(None if one is None else one.__traceback__)
+    one: BaseException | None = error
+    while one is not None:
+        frames = traceback.extract_tb(one.__traceback__)
         own = [frame for frame in frames if not frame.filename.startswith((_EFFACE, *_INSTALLED))]
         if own:
             return f"{Path(own[-1].filename).name}:{own[-1].lineno}"
+        one = one.__cause__
     return ""
 
 

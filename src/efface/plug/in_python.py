@@ -3,10 +3,28 @@
 import re
 from collections.abc import Callable
 
+import yaml
+
 from efface.plug.given import is_given, said
 
 _TRAIN = "hand over train=(images, labels)"
 _REFIT = f"{_TRAIN} and how to train, refit={{'epochs': 10, 'batch_size': 128, ...}}"
+_NUMBERS = "number the labels as the outputs of the network"
+_VERBS = r"set|Set|write|such as|with(?= (?:batched|unit|mean|std):)"
+_MAPPING = r"\{\w+: (?:[^{}]|\{[^{}]*\})*\}"
+_VALUE = rf"{_MAPPING}|\[[^\]]*\]|(?:true|false|null|same|auto|\d[\d.]*|[a-z][\w.]*)\b(?! is\b)"
+
+
+def _written(value: str) -> str:
+    """Return a value of YAML as Python writes it; the text itself if it is no such value."""
+    if "..." in value:
+        return re.sub(r"(\w+): ", r"'\1': ", value)
+    try:
+        return repr(yaml.safe_load(value))
+    except yaml.YAMLError:
+        return value
+
+
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?m)^(evaluate|efface): ", ""),
     (r"\(nothing was started\)", "(nothing was measured)"),
@@ -24,16 +42,16 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(\d+) targets are below 0", r"\1 labels are below 0"),
     # what the call lacks
     (
-        r"it retrains the network, but the study has no 'fit'; add it, or drop the metric",
+        r"(?:it retrains|a probe trains) the network, but the study has no 'fit'; add it, or drop the metric",
         f"it trains networks; {_REFIT}, or leave the metric out",
     ),
-    (r"retraining needs a 'train' split, which images does not give", f"the trainings need images; {_REFIT}"),
+    (r"retraining needs a 'train' split, which \S+ does not give", f"the trainings need images; {_REFIT}"),
     (
-        r"images gives no 'train' split to fit on; give 'weights', or other data",
+        r"\S+ gives no 'train' split to fit on; give 'weights', or other data",
         f"there are no images to train the network on; {_TRAIN}, or a model that is trained",
     ),
     (
-        r"images gives no 'train' split; take other data, or drop the method",
+        r"\S+ gives no 'train' split; take other data, or drop the method",
         f"there are no training images; {_TRAIN}, or leave the method out",
     ),
     (
@@ -97,21 +115,17 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         "; give a result, or the folder of a run",
     ),
     (r"Add --trust if you know this person", "If you know this person, call the command efface compare with --trust"),
-    (r"Run the measure stage", "Make the same call again"),
-    (r"run the measure stage", "make the same call again"),
+    (
+        r"add --trust if you know who made the folder",
+        "call the command efface compare with --trust if you know who did",
+    ),
     # keys and values as arguments
-    (r"\bset unit: feature\b", "set unit='feature'"),
-    (r"unit: \{call: (\w+), kwargs: \{(\w+): (\w+)\}\}", r"unit={'call': '\1', 'kwargs': {'\2': \3}}"),
-    (r"set outputs: (\w+)", r"set outputs='\1'"),
     (r"try device=auto", "leave device out"),
-    (r"such as \{level: 0\.05\}", "such as {'level': 0.05}"),
     (r"\{call: \.\.\., kwargs: \{\.\.\.\}\}", "{'call': ..., 'kwargs': {...}}"),
-    (r"such as \{epochs: 2, batch_size: 64\}", "such as {'epochs': 2, 'batch_size': 64}"),
     (
         r"Set mean and std of its training in the study \(ImageNet: mean: (\[.*?\]), std: (\[.*?\])\)",
         r"Hand over mean and std of its training (ImageNet: mean=\1, std=\2)",
     ),
-    (r"with mean: \[0, 0, 0\] and std: \[1, 1, 1\]", "with mean=[0, 0, 0] and std=[1, 1, 1]"),
     (
         r"give each class the number of its output \(data\.kwargs\.classes of image_folder\)",
         "give each of the labels the number of its output",
@@ -123,7 +137,31 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         ),
         "each of the labels must be the number of the network's output for its class",
     ),
+    (r"set model\.kwargs\.num_classes=(\d+)", r"hand over a model with \1 outputs"),
+    (r"; set data\.kwargs\.validation=0\.125", "; leave keep out"),
+    (r"set data\.kwargs\.validation, e\.g\. 0\.125", "leave keep out"),
+    (r"change root, train or test, or give the network's number of this class in data\.kwargs\.classes", _NUMBERS),
+    (r"drop this method or the metric from the study", "leave this method or the metric out"),
+    (r"give (this|the) study another folder with out=\.\.\.", "give another folder with out=..."),
+    (r"; lower data\.kwargs\.validation, or raise the limit", "; hand over more of them"),
+    (r"\(data\.kwargs\.classes of image_folder: ", "("),
+    (r"give the study a 'fit'", _REFIT),
+    (r"With batched: false the method", "A method whose second argument is image"),
+    (r"drop this key if the method takes n images and n labels", "call it images if the method takes n images"),
+    # words of all studies
+    (
+        r"\b([Rr])un the (?:\w+ )?stage\b(?: on its study)?(?: again)?(?: first)?",
+        lambda m: f"{'mM'[m[1] == 'R']}ake the same call again",
+    ),
+    (r"\b(this|the|The|another) study\b", r"\1 call"),
+    (r"\ba study gives\b", "a call gives"),
+    (r"\b(the same|the|this) command(?= (?:ran|continues|goes on|again))", r"\1 call"),
     (r"unknown key; ", "unknown setting; "),
+    (r"\b(this|the|no other|its|two) key(s?)\b", r"\1 setting\2"),
+    (rf"\b({_VERBS}) (?:(\w+)\.)?(\w+): ({_VALUE})", lambda m: f"{m[1]} {m[3]}={_written(m[4])}"),
+    (r"\band (\w+): (\[[^\]]*\])", r"and \1=\2"),
+    (rf"\b(\w+): ({_MAPPING})", lambda m: f"{m[1]}={_written(m[2])}"),
+    (rf"(?<![\w=]){_MAPPING}", lambda m: _written(m[0])),
 )
 """What a message says of a study, as a pattern, and the same of a call."""
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from efface.report.answer import Best
 from efface.report.facts import Facts
-from efface.report.formats import listed
+from efface.report.formats import listed, percent
 from efface.report.words import leaks, may_gain
 
 SHARES = {
@@ -116,8 +116,8 @@ def weak_network(accuracy: float, chance: float) -> str:
     if np.isnan(accuracy) or np.isnan(chance) or accuracy >= chance + (1 - chance) / 4:
         return ""
     return (
-        f"The network classifies only {100 * accuracy:.3g} % of the test images correctly, and chance is "
-        f"{100 * chance:.3g} %. Maps of a network that has learnt little explain little."
+        f"The network classifies only {percent(accuracy)} of the test images correctly, and chance is "
+        f"{percent(chance)}. Maps of a network that has learnt little explain little."
     )
 
 

@@ -62,8 +62,9 @@ def convergence_gap(
     if gap <= GAP:
         return []
     said = (
-        f"the map of {algorithm} misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
-        "network computes something that DeepLift has no rule for (such as clamp, maximum, products or LayerNorm)"
+        f"the map of {algorithm} misses {100 * gap:.0f} % of the score's change from the baseline, which it should "
+        "sum to: the network computes something that DeepLift has no rule for (such as clamp, maximum, products or "
+        "LayerNorm)"
     )
     return [said]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from efface.report.cautions import weak_network
 from efface.report.verdicts import printed
 from efface.stages.run.progress import say
 
@@ -26,6 +27,16 @@ def say_verdicts(report: Path, metrics: Sequence[str] = ()) -> None:
     table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
     for line in printed(table, metrics):
         say(_plain(line))
+
+
+def say_page(path: Path, accuracy: float, chance: float) -> None:
+    """Print where a page lies, and the caution on a network that has learnt little.
+
+    accuracy, chance: of its network; NaN where they are not known.
+    """
+    say(f"report: {path}")
+    if weak := weak_network(accuracy, chance):
+        say(f"caution: {weak}")
 
 
 def _plain(line: str) -> str:

@@ -12,6 +12,7 @@ from efface.report.pictured import read_pictured
 from efface.stages.page.accuracy import ACCURACY_SETTINGS, unaccompanied_of
 from efface.stages.page.comparison import merged
 from efface.stages.page.pictures import FOLDER
+from efface.stages.page.printed import say_page
 from efface.stages.page.report import MARK, is_measured
 from efface.stages.page.report_data import cost_of, degenerate_of, origin_of, seconds_of, unfinished_said
 from efface.stages.run.curves import RunRecord
@@ -83,7 +84,7 @@ def write_record_page(record: RunRecord) -> None:
     path = page.write(folder, shown, pictures, facts, references=kept.references, tabled=tabled, methods=kept.methods)
     for claim in claims:
         say(f"claim {claim.verdict}: {claim.says} ({claim.message})")
-    say(f"report: {path}")
+    say_page(path, facts.accuracy, facts.chance)
 
 
 def _drawn(folder: Path, made_from: str) -> bytes | None:

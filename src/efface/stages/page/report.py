@@ -14,6 +14,8 @@ from efface.stages.page.accuracy import ACCURACY_SETTINGS, accuracy, unaccompani
 from efface.stages.page.comparison import merged
 from efface.stages.page.keeping import record
 from efface.stages.page.pictures import picture
+from efface.stages.page.printed import say_page
+from efface.stages.page.report_data import accuracy_of, facts
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
@@ -34,7 +36,7 @@ def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
     if anew or not mark.is_file() or mark.read_bytes() != _mark(folder, made_from):
         _write(planned, folder)
         mark.write_bytes(_mark(folder, made_from))
-    say(f"report: {folder / 'report.html'}")
+    say_page(folder / "report.html", *accuracy_of(planned.run))
 
 
 def _mark(folder: Path, made_from: str) -> bytes:
@@ -47,7 +49,6 @@ def _mark(folder: Path, made_from: str) -> bytes:
 def _write(planned: PlannedRun, folder: Path) -> None:
     from efface.report import page  # draws with matplotlib, which takes seconds to import
     from efface.stages.page.gallery_data import gallery, rows_of
-    from efface.stages.page.report_data import facts
 
     (folder / MARK).unlink(missing_ok=True)
     run, curves = planned.run, planned.curves

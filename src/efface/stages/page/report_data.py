@@ -19,7 +19,7 @@ from efface.plug.given import said
 from efface.plug.in_python import for_maker
 from efface.report.cautions import SHARES
 from efface.report.facts import Cost, Facts, Origin
-from efface.report.formats import listed
+from efface.report.formats import listed, percent
 from efface.report.told import from_python
 from efface.stages.page.gallery_data import rows_of
 from efface.stages.page.pictures import picture
@@ -88,7 +88,7 @@ def data_said(run: Run) -> str:
 def network_said(run: Run) -> str:
     """Return one line on the network, with its test accuracy."""
     trained = run.first.trained()
-    right = f"{float(run.right().float().mean()):.2%} of the test images right" if trained else "not trained yet"
+    right = f"{percent(float(run.right().float().mean()))} of the test images right" if trained else "not trained yet"
     return f"{named(run.study.model)}: {right}"
 
 

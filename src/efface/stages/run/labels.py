@@ -14,6 +14,7 @@ from efface.models.loaded import class_names, image_size
 from efface.models.memory import with_smaller_batches
 from efface.plug.facts import fact
 from efface.plug.in_python import for_maker
+from efface.report.formats import percent, percent_of
 from efface.stages.run.run import Run
 from efface.store.arrays import read_rows
 from efface.training.loop import predict
@@ -178,9 +179,10 @@ def sure_and_wrong(logits: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> 
     is_chance = low <= chance or right / n <= chance + (1 - chance) / 10
     if not (is_sure and is_chance):
         return []
-    evidence = f"it is sure (mean confidence {confidence:.0%}), but right on {right / n:.0%} of {n} test images"
+    sure, correct = percent_of(confidence), percent_of(right / n)
+    evidence = f"it is sure (mean confidence {sure}), but right on {correct} of {n} test images"
     return [
-        f"the labels may not be the network's: {evidence}, where chance is {chance:.1%}. {_REMEDY}",
+        f"the labels may not be the network's: {evidence}, where chance is {percent(chance)}. {_REMEDY}",
     ]
 
 

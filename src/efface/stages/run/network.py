@@ -72,7 +72,8 @@ class Network:
     @property
     def origin(self) -> str:
         """The origin of the weights, in words."""
-        return str(self.weights or (self.path if self.fit else "as its function makes it"))
+        stated: str | None = getattr(self.model.resolve(), "origin", None)  # of a network in memory
+        return stated or str(self.weights or (self.path if self.fit else "as its function makes it"))
 
     def trained(self) -> bool:
         """Return whether the weights exist. A network without training always has them."""
@@ -98,7 +99,7 @@ class Network:
         except ValueError as error:
             raise ValueError(f"{self.where}: {self.model.call}: {error}") from error
         except Exception as error:
-            size, why = " x ".join(map(str, shape)), " ".join(str(error).split())
+            size, why = " x ".join(map(str, shape)), " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"{self.where}: {self.model.call} fails on images of {size}: {why}") from error
         return network
 
@@ -138,7 +139,7 @@ class Network:
         except FileNotFoundError:
             raise
         except Exception as error:  # torch names a foreign or damaged file in many ways
-            first = " ".join(str(error).split())[:300]
+            first = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ValueError(f"{path}: does not fit {self.model.call} ({first}); delete it to train again") from error
         self._check_finite(network, path)
         return network

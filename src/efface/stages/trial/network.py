@@ -49,7 +49,7 @@ def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     except ValueError as error:
         raise ValueError(f"{of.where}: {of.model.call} {error}") from error
     except Exception as error:
-        size, why = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())
+        size, why = " x ".join(map(str, images.shape[1:])), " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{of.where}: {of.model.call} fails on images of {size}: {why}") from error
     for warning in warnings:
         say(f"warning: {of.where}: {of.model.call}: {warning}")

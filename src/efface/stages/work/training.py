@@ -12,6 +12,7 @@ from efface.metrics.probes import Erasure
 from efface.metrics.probes.score import train_on_erased
 from efface.plug.given import said
 from efface.plug.in_python import for_maker
+from efface.report.formats import percent
 from efface.stages.run.case import case_of
 from efface.stages.run.display import display
 from efface.stages.run.labels import sure_and_wrong
@@ -125,7 +126,7 @@ def say_accuracy(run: Run, *, several: bool = False) -> None:
     where = f"{run.folder}: " if several else ""
     accuracy = float(run.right().float().mean())
     model, count = said(run.study.model.call), len(run.data["test"])
-    say(f"{where}network: {model}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
+    say(f"{where}network: {model}, {percent(accuracy)} of {count} test images right ({run.first.origin})")
     for warning in sure_and_wrong(run.logits("test"), run.data["test"].targets.cpu()):
         say(f"{where}warning: {for_maker(warning, run.study.model.call)}")
 
