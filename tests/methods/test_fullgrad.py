@@ -537,6 +537,16 @@ def test_channels_last_and_channels_second_give_the_same_map(method, side):
     torch.testing.assert_close(found, expected)
 
 
+@every_method
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_network_with_layers_on_the_last_axis_is_as_before(method, mode):
+    model, (images, targets) = make(partial(LastAxis, "n t c")), images_and_classes(3, 32)
+    expected, before = method(model, images, targets), state_of(model)
+    with mode():
+        torch.testing.assert_close(method(model, images, targets, max_batch=2), expected)
+    assert state_of(model) == before
+
+
 def test_a_bias_outside_a_layer_of_its_own_is_named():
     class Outside(LastAxis):
         def forward(self, images):

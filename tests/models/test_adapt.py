@@ -181,6 +181,7 @@ def pickled(network):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 def test_an_adapted_network_can_be_copied_and_pickled(copied):
+    torch.manual_seed(0)
     network, _ = adapted(
         torchvision.models.squeezenet1_0(num_classes=3), Adaptation(mean=(0.5,) * 3, std=(0.5,) * 3), (3, 64, 64)
     )

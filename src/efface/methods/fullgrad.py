@@ -172,7 +172,8 @@ def _placed(model: nn.Module, images: Images, name: str, part: Tensor) -> Featur
 def _lacks_parts(model: nn.Module, image: Images, target: Target, _: Mapping[str, Tensor]) -> str:
     """Return in words that the parts of an image do not sum to its logit; "" if they do, up to rounding."""
     try:
-        parts = full_grad_parts(copied_network(model).double(), image.double(), target)
+        with torch.inference_mode(False):
+            parts = full_grad_parts(copied_network(model).double(), image.detach().clone().double(), target)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -189,11 +190,9 @@ def _lacks_parts(model: nn.Module, image: Images, target: Target, _: Mapping[str
 def _lacks_biases(model: nn.Module, image: Images, target: Target, modules: Mapping[str, Tensor]) -> str:
     """Return in words which biases have no part, although the logit depends on them; "" if all have one."""
     names = [name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in modules]
-    own = {name: model.get_parameter(name).detach().clone() for name in names if name.endswith("bias")}
     with evaluating(model):
-        for value in own.values():
-            value.requires_grad_()
-        logit = scores_of(torch.func.functional_call(model, own, (image.detach(),)), target)
+        own = {n: model.get_parameter(n).detach().clone().requires_grad_() for n in names if n.endswith("bias")}
+        logit = scores_of(torch.func.functional_call(model, own, (image.detach().clone(),)), target)
         found = torch.autograd.grad(logit.sum(), [*own.values()], allow_unused=True) if logit.requires_grad else ()
     used = [name for name, gradient in zip(own, found, strict=bool(found)) if gradient is not None and gradient.any()]
     return f"uses {used[0]!r} outside a layer of its own, where FullGrad sees no gradient" if used else ""

@@ -15,6 +15,7 @@ from efface.models.adapt import Adaptation, adapted
 from efface.models.loaded import new_layers
 from efface.models.weights import load_weights, read_weights, weights_file
 from efface.plug.call import Call
+from efface.plug.given import is_given
 from efface.stages.run.inputs import call_checked
 from efface.stages.run.provenance import TRAINED
 from efface.stages.run.weights_kept import tensor_bytes
@@ -72,8 +73,9 @@ class Network:
     @property
     def origin(self) -> str:
         """The origin of the weights, in words."""
-        stated: str | None = getattr(self.model.resolve(), "origin", None)  # of a network in memory
-        return stated or str(self.weights or (self.path if self.fit else "as its function makes it"))
+        if is_given(self.model.call) and (stated := getattr(self.model.resolve(), "origin", "")):
+            return str(stated)
+        return str(self.weights or (self.path if self.fit else "as its function makes it"))
 
     def trained(self) -> bool:
         """Return whether the weights exist. A network without training always has them."""
