@@ -12,6 +12,7 @@ from efface.report import (
     answer,
     beside,
     between,
+    between_settings,
     cautions,
     cells,
     decided,
@@ -52,7 +53,8 @@ def write(
     """Write the report with its tables and figures, and return the path of `report.html`.
 
     `summary.csv` has every number. `verdicts.csv` has the verdict on each method. `comparisons.csv` has every two
-    methods by the first score of each metric. `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show
+    methods by the first score of each metric. `agreement.csv` has every two metrics. `settings.csv` has
+    every two settings of a metric that the study measures at several. `curves.svg` and `curves.pdf` show
     the first score of each metric. The folder `images` has the pictures of large images in full size. For papers there
     are `table.csv`, `table.md`, `table.tex`, `results.parquet` (with pyarrow), and a figure of each metric in
     `figures`. Files are written atomically; a killed run never leaves a partial file.
@@ -75,6 +77,7 @@ def write(
     ranked = [between.with_ranks(compared) for compared in pairs]
     in_rounds = decided.rounds(pairs)
     agreements = between.agreements([] if network or in_rounds else ranked)
+    settings = between_settings.between_settings(firsts, {} if network else facts.setting_of)
     facts = replace(
         facts,
         warnings=(
@@ -90,7 +93,7 @@ def write(
     standing = cells.standing(ranked)
     made = beside.contents(
         *(all_panels, firsts, ranked, [method for method, _ in standing], bests, pairs, agreements, looks, facts),
-        panels(tabled, references),
+        *(panels(tabled, references), settings),
     )
     beside.write(folder, made)
     degenerate = cautions.cautions(facts.degenerate, controls | facts.controls)
@@ -122,6 +125,8 @@ def write(
         methods=standing,
         **_metrics(all_panels, firsts, ranked, looks, facts),
         **_between(pairs, agreements),
+        settings=settings,
+        settings_sentences=between_settings.sentences,
         **_images(folder, gallery, all_panels, looks, controls),
     )
     beside.write(folder, {"report.html": page.encode()})

@@ -122,6 +122,7 @@ def _facts(planned: PlannedRun) -> KeptFacts:
         remarks=report_data.remarks(planned.run, planned.plan),
         how={entry.name: report_data.how_of(planned, entry) for entry in planned.run.study.metrics},
         layers=report_data.layers_of(planned.run),
+        setting_of=report_data.setting_of(planned.run),
         repeats=planned.run.study.repeats,
         passes=None if planned.run.study.decide is None else _known(spent_share(planned)),
         drawn=read_made_from(picture(planned.run) or b""),

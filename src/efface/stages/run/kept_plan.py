@@ -142,6 +142,7 @@ class KeptFacts(Strict):
     remarks: tuple[str, ...]
     how: dict[str, dict[str, str]]
     layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    setting_of: dict[str, str] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     passes: float | None = None
     drawn: str = ""
