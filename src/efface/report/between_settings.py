@@ -65,14 +65,15 @@ def between_settings(firsts: Sequence[Panel], setting_of: Mapping[str, str]) -> 
 
 def sentences(one: BetweenSettings) -> list[str]:
     """Return what the agreement of a metric with itself shows, in sentences."""
-    if len(one.methods) < 2 or one.worst is None:
+    if len(one.methods) < 2:
         return [f"{one.metric}: fewer than two methods have values at all its settings, so no orders are compared."]
+    if one.worst is None:
+        return [f"{one.metric}: there are no two settings at which the means of the methods differ."]
     ranks = f"At its {len(one.settings)} settings, {one.metric} ranks the {len(one.methods)} methods"
     pair = f"The worst pair, {one.worst[0]} and {one.worst[1]}, has {two_digits(one.rho[one.worst])}."
     said = [f"{ranks} with a mean correlation of {two_digits(one.mean)}. {pair}"]
     if len(one.first) > 1:
-        counted = [f"{method} at {len(settings)}" for method, settings in one.first.items()]
-        said.append(f"Which method has the best mean depends on the setting: {listed(counted)}.")
+        said.append(f"Which method has the best mean depends on the setting: {_counted(one)}.")
     else:
         (method,) = one.first
         said.append(f"{method} has the best mean at each of them.")
@@ -83,11 +84,24 @@ def sentences(one: BetweenSettings) -> list[str]:
     return said
 
 
+def settings_cautions(several: Sequence[BetweenSettings]) -> list[str]:
+    """Return a sentence for each metric whose best method depends on the setting."""
+    return [
+        f"The method with the best mean on {one.metric} depends on the setting: {_counted(one)}."
+        for one in several
+        if len(one.first) > 1
+    ]
+
+
 def settings_table(several: Sequence[BetweenSettings]) -> pd.DataFrame:
     """Return a line for each metric and two of its settings. `n` is the number of methods."""
     columns = ["metric", "setting", "other", "spearman", "n"]
     lines = [(one.metric, *names, value, len(one.methods)) for one in several for names, value in one.rho.items()]
     return pd.DataFrame(lines, columns=columns)
+
+
+def _counted(one: BetweenSettings) -> str:
+    return listed([f"{method} at {len(settings)}" for method, settings in one.first.items()])
 
 
 def _compared(metric: str, panels: Sequence[Panel]) -> BetweenSettings:

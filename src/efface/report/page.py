@@ -82,6 +82,7 @@ def write(
         facts,
         warnings=(
             *noted.notes(firsts),
+            *between_settings.settings_cautions(settings),
             *facts.warnings,
             *(sentence for panel in firsts for sentence in words.gap_sentences(panel)),
         ),

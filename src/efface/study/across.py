@@ -9,6 +9,7 @@ from efface.shown import shown
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MOST
 
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -82,5 +83,5 @@ def _label(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "-".join(map(_label, value)) or "none"
     text = str(value)
-    word = text.rpartition(".")[2] if isinstance(value, str) else text
+    word = text.rpartition(".")[2] if _PATH.fullmatch(text) else text
     return _NOT_OF_A_NAME.sub("-", word).strip("-") or "value"
