@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from efface.__main__ import main
-from efface.convert import converted, read_old
-from efface.convert.networks import RESNETS
-from efface.convert.old import LERF, MODEL, ROAR, SECTIONS, TOP, TRAINING
 from efface.plug.call import Call
+from efface.study.convert import converted, read_old
+from efface.study.convert.networks import RESNETS
+from efface.study.convert.old import LERF, MODEL, ROAR, SECTIONS, TOP, TRAINING
 from efface.study.study import check, read
 from efface.study.yaml_file import InvalidStudyError
 from efface.study.yaml_text import read_yaml

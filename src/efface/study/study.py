@@ -20,6 +20,7 @@ from efface.plug.strict import Strict
 from efface.study.across import combined, of_settings
 from efface.study.claims import ACCURACY, VariantNames, unfounded
 from efface.study.cross_checks import disagreements, too_many, unfilled, unheard
+from efface.study.mask_controls import with_leaks
 from efface.study.metric_entry import MetricEntry
 from efface.study.network_entry import PerChannel, SecondNetwork, Tokens
 from efface.study.problems import faults
@@ -76,6 +77,7 @@ class Study(Strict):
     imputer: the fill that takes the place of removed pixels.
     reference: the row that the others are compared with; by default the first random control.
     metrics: what is measured.
+    controls: mask measures for each retrained score what the outline of the removed units explains.
     samples: how images of a class are made with the network.
     decide: measure in rounds, and stop comparing two methods when they are told apart.
     visualize: what the stage visualize shows.
@@ -110,6 +112,7 @@ class Study(Strict):
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
     reference: MethodName | None = None
     metrics: tuple[MetricEntry, ...] = ()
+    controls: Literal["mask"] | None = None
     samples: Sampling = Sampling()
     decide: Decide | None = None
     visualize: Visualize = Visualize()
@@ -131,7 +134,7 @@ class Study(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expanded(cls, value: object) -> object:
-        return combined(expanded(with_recipes(value))) if isinstance(value, Mapping) else value
+        return with_leaks(combined(expanded(with_recipes(value)))) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":

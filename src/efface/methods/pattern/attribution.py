@@ -28,30 +28,6 @@ Patterns = Mapping[str, Tensor]
 """Patterns of each convolution and linear layer, by its name, in the shape of its weights after BatchNorm is folded."""
 
 
-def _take_settings(
-    self: Any, *, estimator: Estimator = "two_component", pool: int = 1024, places: int = 64, start: Start = "logit"
-) -> None:
-    self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
-    self.learnt = dict[str, Tensor]()
-
-
-def _maps_of(
-    self: Any,
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    patterns: Patterns | None = None,
-    max_batch: int = 256,
-) -> Images:
-    """Return the maps.
-
-    patterns: the patterns themselves. Then `fit` is not needed.
-    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
-    """
-    return _along(self, model, images, targets, patterns, self.back, gradient, max_batch=max_batch)
-
-
 class PatternAttribution:
     """Target logit sent back by weights times patterns: the contribution of each pixel's signal to the logit, signed.
 
@@ -74,9 +50,29 @@ class PatternAttribution:
         their gradient, so channels are weighted by 1/std.
     """
 
-    back: Back = "pattern_attribution"
     fit, learnt_from = fit, learnt_from
-    __init__, __call__ = _take_settings, _maps_of
+
+    def __init__(
+        self, *, estimator: Estimator = "two_component", pool: int = 1024, places: int = 64, start: Start = "logit"
+    ) -> None:
+        self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
+        self.learnt: dict[str, Tensor] = {}
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Images,
+        targets: Target,
+        *,
+        patterns: Patterns | None = None,
+        max_batch: int = 256,
+    ) -> Images:
+        """Return the maps.
+
+        patterns: the patterns themselves. Then `fit` is not needed.
+        max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
+        """
+        return _along(self, model, images, targets, patterns, "pattern_attribution", gradient, max_batch=max_batch)
 
 
 class PatternNet:
@@ -93,9 +89,25 @@ class PatternNet:
         1 / its weight.
     """
 
-    back: Back = "pattern_net"
     fit, learnt_from = fit, learnt_from
-    __init__, __call__ = _take_settings, _maps_of
+
+    def __init__(
+        self, *, estimator: Estimator = "two_component", pool: int = 1024, places: int = 64, start: Start = "logit"
+    ) -> None:
+        self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
+        self.learnt: dict[str, Tensor] = {}
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Images,
+        targets: Target,
+        *,
+        patterns: Patterns | None = None,
+        max_batch: int = 256,
+    ) -> Images:
+        """Return the maps. The settings are those of `PatternAttribution`."""
+        return _along(self, model, images, targets, patterns, "pattern_net", gradient, max_batch=max_batch)
 
 
 class PatternGuidedIG:

@@ -105,7 +105,7 @@ def report_of_folder(path: Path, only: Sequence[str] = (), against: str | None =
 
 def _compared_with(record: RunRecord, against: str) -> RunRecord:
     """Return a record whose methods are compared with this one."""
-    known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves)
+    known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves if not curve.twin_of)
     if against not in known:
         raise ValueError(f"{record.folder}: --against: there is no method '{against}'; there are {', '.join(known)}")
     return replace(record, kept=record.kept.model_copy(update={"references": (against,)}))

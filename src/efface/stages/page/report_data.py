@@ -31,6 +31,7 @@ from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.store.results import Results
+from efface.study.mask_controls import outlines
 from efface.study.metric_entry import MetricEntry
 
 _OPTIONAL = {
@@ -62,6 +63,7 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         warnings=(*labels_said(run), *remarks(run, plan)),
         how={entry.name: how_of(planned, entry) for entry in study.metrics},
         setting_of=setting_of(run),
+        outlines=outlines(study.metrics, study.fractions),
         degenerate=degenerate_of(conditions_of(plan), run.results),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(planned, entry)) is not None},
         layers=layers_of(run),
