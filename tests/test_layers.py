@@ -15,14 +15,15 @@ ROOT = Path(efface.__file__).parent
 LAYERS = (
     {"types", "shown"},
     {"draws"},
-    {"store", "models", "execute"},
+    {"store", "execute"},
     {"plug"},
+    {"models"},
     {"data", "erase"},
     {"impute", "methods"},
     {"training"},
     {"metrics"},
     {"study"},
-    {"report", "convert"},
+    {"report"},
     {"stages"},
     {"api"},
     {"commands"},
@@ -70,6 +71,7 @@ def test_imports_go_down(file):
         assert here == "__init__" or LEVEL[other] < LEVEL[here], f"{here} imports {other}"
 
 
+@pytest.mark.long
 def test_optional_and_slow_packages_are_imported_in_one_file_each():
     for package in CONFINED:
         users = [file.name for file in FILES if any(name.split(".")[0] == package for name in imported(file))]

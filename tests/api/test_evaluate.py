@@ -72,6 +72,7 @@ def test_a_result_has_its_own_page_after_a_later_call_in_its_folder(tmp_path):
         efface.compare(a=first, b=second, out=tmp_path / "both")
 
 
+@pytest.mark.long
 def test_a_network_that_has_learnt_little_is_told_above_the_numbers(result):
     wrong = efface.evaluate(NETWORK, IMAGES, (LABELS + 1) % 3, ["gradient"], ["morf"], **SHORT)
     caution = wrong.cautions[0]
@@ -242,6 +243,7 @@ def test_the_same_call_goes_on_and_another_method_is_computed_anew(tmp_path):
     assert calls == [{"1.0"}, set(), {"-1.0"}]
 
 
+@pytest.mark.long
 def test_a_function_of_a_file_that_was_edited_and_loaded_again_is_computed_anew(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     text = "def mine(model, images, targets):\n    return {} * images.sum(1)\n"
@@ -258,6 +260,7 @@ def test_a_function_of_a_file_that_was_edited_and_loaded_again_is_computed_anew(
     assert not first.equals(second)
 
 
+@pytest.mark.long
 def test_a_network_that_no_digest_can_tell_is_measured_each_time(tmp_path):
     model = network()
     model.opened = _Opened()
@@ -280,6 +283,7 @@ class _Opened:
         raise TypeError("cannot be told")
 
 
+@pytest.mark.long
 def test_other_weights_in_the_same_folder_are_measured_anew(tmp_path):
     other = network()
     with torch.no_grad():
@@ -292,6 +296,7 @@ def test_other_weights_in_the_same_folder_are_measured_anew(tmp_path):
         efface.evaluate(NETWORK, 255 - IMAGES, LABELS, ["gradient"], ["morf"], out=tmp_path / "run", **SHORT)
 
 
+@pytest.mark.long
 def test_an_ordinary_run_folder_is_left_which_commands_read(tmp_path):
     efface.evaluate(NETWORK, IMAGES, LABELS, {"mine": weighted}, ["morf"], out=tmp_path / "run", **SHORT)
     for words in (["status"], ["report"]):
@@ -365,6 +370,7 @@ def test_a_method_that_fails_is_named_and_the_others_stand():
     assert found.table.set_index("method").loc["mine", "value"] > 0
 
 
+@pytest.mark.long
 def test_two_results_stand_beside_one_another(tmp_path, result):
     page = efface.compare(out=tmp_path / "both", first=result, second=result.out)
     assert all(label in page.read_text() for label in ("first", "second"))
@@ -430,6 +436,7 @@ def test_a_folder_of_its_own_goes_with_the_result():
     assert not folder.exists()
 
 
+@pytest.mark.long
 def test_a_function_makes_the_network():
     found = efface.evaluate(network, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT)
     same = efface.evaluate(NETWORK, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT)
@@ -483,6 +490,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_words(tmp_path, result):
 ODD = ("IG (50 steps)", "IG [50 steps]", "mine, a=1/b", "cost $x_1$ & 5 % <b>\\", "größe")
 
 
+@pytest.mark.long
 def test_methods_have_any_name_that_can_be_printed(tmp_path):
     methods = {name: {"method": weighted, "kwargs": {"gain": 1.0 + i}} for i, name in enumerate(ODD)}
     out = tmp_path / "run"

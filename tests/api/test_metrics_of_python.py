@@ -54,6 +54,7 @@ def test_a_function_is_a_metric_with_a_value_for_each_image():
     assert "magnitude in the left half." in found.report().read_text()
 
 
+@pytest.mark.long
 def test_the_direction_of_a_function_decides_who_is_better():
     higher, lower = (
         measured([efface.metric(on_the_left, "left_half", better=better)]).table.set_index("method")
@@ -68,6 +69,7 @@ def test_the_direction_of_a_function_decides_who_is_better():
     }
 
 
+@pytest.mark.long
 def test_a_metric_is_a_value():
     own = efface.Metric(
         probes=lambda point: {"erased": point.perturb("most_first")},
@@ -81,6 +83,7 @@ def test_a_metric_is_a_value():
     np.testing.assert_array_equal(one.value, two.value)
 
 
+@pytest.mark.long
 def test_settings_of_a_word_are_those_of_an_entry():
     by_value = measured([efface.metric("morf", "grey", imputer={"call": "constant", "kwargs": {"value": 0.5}})])
     entry = {"name": "grey", "metric": "morf", "kwargs": {"imputer": {"call": "constant", "kwargs": {"value": 0.5}}}}

@@ -51,6 +51,7 @@ def document(folder, *words, code=0):
     return found, said
 
 
+@pytest.mark.long
 def test_check_writes_what_it_says(tmp_path):
     write_study(tmp_path)
     found, said = document(tmp_path, "check", "study.yml")

@@ -74,6 +74,7 @@ def test_every_setting_of_every_method_and_metric_has_a_meaning():
     assert missing == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["grad_cam", "guided_backprop", "generic_attention", "full_grad"])
 def test_networks_are_those_of_the_tables(name, capsys):
     (found,) = shown(capsys, name)

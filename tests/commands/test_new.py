@@ -60,6 +60,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("data", "model", "kind", "sets"), first_short(4, CASES))
 def test_check_accepts_what_is_written(data, model, kind, sets, folder):
     said = efface(folder, "new", "mine.yml", "--data", data, "--model", model)

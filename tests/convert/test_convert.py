@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from efface.__main__ import main
-from efface.convert import converted, read_old
-from efface.convert.networks import RESNETS
-from efface.convert.old import LERF, MODEL, ROAR, SECTIONS, TOP, TRAINING
 from efface.plug.call import Call
+from efface.study.convert import converted, read_old
+from efface.study.convert.networks import RESNETS
+from efface.study.convert.old import LERF, MODEL, ROAR, SECTIONS, TOP, TRAINING
 from efface.study.study import check, read
 from efface.study.yaml_file import InvalidStudyError
 from efface.study.yaml_text import read_yaml
@@ -480,6 +480,7 @@ def test_two_commands_lead_from_an_old_file_to_a_study_that_check_accepts_and_ro
     assert re.search(r"^gradcam +0\.\d+", said, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_the_lerf_study_runs_on_photographs(run, tmp_path):
     write(tmp_path, OLD_LERF, "config/lerf.yml")
     assert run("convert", "config/lerf.yml")[0] == 0

@@ -126,6 +126,7 @@ def test_every_block_of_a_page_is_of_a_kind_that_is_tested(page):
             assert text.splitlines()[-1].split()[:2] == ["efface", "all"]
 
 
+@pytest.mark.long
 def test_the_metric_of_a_function_runs_as_the_page_has_it():
     ((_, text),) = [block for block in blocks("how-to/own-metric.md") if block[0] == "py"]
     torch.manual_seed(0)

@@ -89,6 +89,7 @@ def test_diffroar_and_leakage_never_stand_without_robust_accuracy(path):
     assert "robust_accuracy" in metrics or not metrics & {"diffroar", "leakage", "signal_rank"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", first_short(3, FILES), ids=lambda path: path.stem)
 def test_a_study_can_be_narrowed_to_any_of_its_metrics_and_to_those_of_every_task(path):
     study = read(path)[0]

@@ -23,6 +23,7 @@ def source(kind: str) -> list[str]:
     return ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == kind]
 
 
+@pytest.mark.long
 def test_the_notebook_runs_and_says_what_its_text_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "notebook"}
@@ -47,6 +48,7 @@ def test_the_notebook_is_kept_without_outputs():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_the_examples_of_the_page_run(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -209,6 +209,7 @@ def test_every_entry_has_symptom_cause_or_remedy_and_every_quotation_a_real_mess
     assert [name for name, text in SECTIONS.items() if quoted(text)] == list(REAL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REAL)
 def test_a_quoted_message_is_the_real_one(name, folder, capsys):
     said = REAL[name](folder, capsys)

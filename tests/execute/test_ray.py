@@ -89,6 +89,7 @@ def test_work_of_the_program_itself_is_told(monkeypatch):
         list(ray(small_tasks.same, [1]))
 
 
+@pytest.mark.long
 def test_a_local_cluster_does_the_tasks_in_silence(team, capfd, tmp_path, monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     found = team(Attempt(small_tasks.fails_at_one), range(5))

@@ -301,6 +301,7 @@ def test_a_cost_that_is_no_number_is_named_by_check(tmp_path):
         assert "Traceback" not in done.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("returned", "said"),
     [

@@ -385,6 +385,7 @@ def test_a_resampled_ranking_of_the_test_images_is_that_of_random(tmp_path):
 # Images in files
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["maps", "seeds"])
 @pytest.mark.parametrize("imputer", [MEAN, BLUR], ids=["mean", "blur"])
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])

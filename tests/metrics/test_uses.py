@@ -283,6 +283,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", first_short(12, ENTRIES))
 def test_a_setting_that_is_read_changes_numbers_and_no_other_does(run, name):
     each = next(each for each in run.study.metrics if each.name == name)
@@ -437,6 +438,7 @@ def test_words_are_those_of_the_settings(run):
 # Check asks each metric by what it reads
 
 
+@pytest.mark.long
 def test_metrics_of_raw_maps_ask_no_post(tmp_path):
     raw = ["completeness", "max_sensitivity", "random_logit"]
     made = gradient_study(

@@ -32,7 +32,6 @@ COVERED = {
     "types": NO_NUMBERS,
     "plug": NO_NUMBERS,
     "study": NO_NUMBERS,
-    "convert": NO_NUMBERS,
     "execute": NO_NUMBERS,
     "erase/batches": "erase",
     "erase/masking": "erase",

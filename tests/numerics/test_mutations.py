@@ -79,6 +79,7 @@ def test_a_harmless_change_is_not_noticed_and_changes_no_key(server, keys_of_tod
     assert said(server, number, "keys") == keys_of_today
 
 
+@pytest.mark.long
 def test_a_module_that_moves_changes_no_key(tmp_path):
     """A method, a metric's shared part and the training loop are in other files, a class has another name."""
     copy = tmp_path / "src" / "efface"

@@ -295,6 +295,7 @@ def test_words_are_read_without_an_import():
     assert fresh(code + "print({'torch', 'numpy', 'captum', 'efface.methods'} & set(sys.modules))").strip() == "set()"
 
 
+@pytest.mark.long
 def test_help_imports_no_torch_and_a_study_none_of_what_it_does_not_use():
     code = "import sys\nfrom efface.__main__ import main\ntry:\n    main(['-h'])\nexcept SystemExit:\n    pass\n"
     assert fresh(code + "print('torch' in sys.modules)").splitlines()[-1] == "False"

@@ -222,6 +222,7 @@ def test_a_study_with_a_control_of_another_name_has_differences_verdicts_and_a_p
     assert float(own["chance"]["random_difference"]) == pytest.approx(-float(lines["mine"]["random_difference"]))
 
 
+@pytest.mark.long
 def test_check_asks_for_a_control_of_chance_whatever_methods_are_named(tmp_path):
     write_study(tmp_path, OWN, attribution_methods=[MINE, {"name": "random", "method": "own.flat"}], metrics=["morf"])
     assert "warning: no method is a random control" in efface(tmp_path, "check", "study.yml").out

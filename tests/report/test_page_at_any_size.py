@@ -90,6 +90,7 @@ CUT = """() => {
 }"""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("count", "width"), first_short(3, [(4, 390), (24, 1280), (4, 768), (4, 1280), (24, 390), (24, 768)])
 )
@@ -157,6 +158,7 @@ def forty(tmp_path_factory):
     return page.write(tmp_path_factory.mktemp("forty"), found, None, facts(), references=["random"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("width", "media"), first_short(2, [(1280, "screen"), (PAPER, "print"), (390, "screen"), (768, "screen")])
 )
@@ -229,6 +231,7 @@ FOCUSED = """() => {
 }"""
 
 
+@pytest.mark.long
 def test_every_control_is_reached_by_tab_in_the_order_of_the_page_and_shows_its_focus(written, look):
     seen = look(written[4], viewport={"width": 1280, "height": 800})
     seen.locator(".choose").evaluate("d => d.open = true")

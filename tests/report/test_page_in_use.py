@@ -286,6 +286,7 @@ def test_every_term_is_explained_in_the_page(path):
     assert used <= set(re.findall(r'id="(term-[^"]*)"', text))
 
 
+@pytest.mark.long
 def test_large_pictures_are_kept_in_full_size_and_embedded_up_to_the_budget(tmp_path, monkeypatch, look):
     shown = gallery(("random", "a/b", "a b"), edge=256, channels=3)
     made = album(shown)
@@ -313,6 +314,7 @@ def opened(seen):
     return seen.locator("#whole img").evaluate("i => [i.src, i.naturalWidth, i.getBoundingClientRect().width]")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", ["click", "Enter", "Space"])
 def test_a_photograph_opens_in_full_size_and_closes_to_where_one_was(tmp_path, look, key):
     shown = gallery(edge=400, channels=3)
@@ -333,6 +335,7 @@ def test_a_photograph_opens_in_full_size_and_closes_to_where_one_was(tmp_path, l
         assert small.evaluate("i => i === document.activeElement"), "focus returns"
 
 
+@pytest.mark.long
 def test_a_picture_without_a_file_opens_as_it_is_embedded(tmp_path, look):
     seen = look(page.write(tmp_path / "small", curves(), gallery(), facts(), references=["random"]))
     assert not (tmp_path / "small/images").exists()
@@ -366,6 +369,7 @@ def test_channels_that_are_not_shown_are_said(channels, said, tmp_path):
     assert said in sentence
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(1, 1, 20), (20, 1, 1), (1, 20, 1), (3, 1, 1)])
 def test_vectors_are_one_heat_map_of_rows_and_coordinates_a_method(tmp_path, look, shape):
     rng = np.random.default_rng(0)

@@ -62,6 +62,7 @@ def drawn(path):
     return {name: (colour, dashes) for name, colour, dashes in swatches}
 
 
+@pytest.mark.long
 def test_a_method_looks_the_same_whatever_the_results_the_metrics_and_the_reference_are(tmp_path):
     whole = drawn(page.write(tmp_path / "a", curves(), None, facts_of(), references=["random"], methods=METHODS))
     assert set(whole) == set(METHODS)
@@ -170,6 +171,7 @@ def cautions_of(path):
 WEAK = r"classifies only \d+\.?\d* % of the test images correctly, and chance is 25 %"
 
 
+@pytest.mark.long
 def test_the_cautions_of_each_network_stand_above_its_numbers_in_every_view(two_networks, tmp_path):
     run = two_networks / "run"
     together = run / "report/report.html"

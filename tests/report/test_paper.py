@@ -103,6 +103,7 @@ def test_files_of_metrics_have_names_of_their_own():
     assert paper.file_names(["a b", "a-b", "a/b", "..", "é"]) == ["a-b", "a-b-2", "a-b-3", "metric", "metric-2"]
 
 
+@pytest.mark.long
 def test_the_files_lie_beside_the_page_and_figures_are_as_wide_as_a_column(tmp_path):
     page.write(tmp_path, curves(), None, facts_of(), references=["random"])
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

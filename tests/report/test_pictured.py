@@ -40,6 +40,7 @@ def pictures_of(text):
     return text[text.index('<section id="gallery">') : text.index('<section id="study">')]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_page_of_kept_pictures_shows_what_the_first_page_showed(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(report_gallery, "BUDGET", 400_000)

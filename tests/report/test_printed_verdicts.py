@@ -91,6 +91,7 @@ def test_of_many_methods_the_best_are_shown_and_the_rest_is_counted(tmp_path, co
     assert f"{39 + control - MOST_ROWS} more methods: see the page" in lines
 
 
+@pytest.mark.long
 def test_no_line_is_wider_than_100_characters_and_columns_that_do_not_fit_stand_below(tmp_path):
     long = "a_method_with_a_name_of_eighty_characters_which_is_the_longest_that_a_study_takes"[:80]
     curves = [curve for at in range(9) for curve in some(f"metric_{at}")]

@@ -41,6 +41,7 @@ def equal_methods(rng, images):
     return found + [retrained(each * 1.0, name) for each, name in zip(right, NAMES, strict=True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("images", first_short(1, [20, 100]))
 def test_a_page_of_equal_methods_has_a_false_verdict_as_rarely_as_it_says(images):
     rng = np.random.default_rng(images)

@@ -396,6 +396,7 @@ def test_cuda_where_there_is_none(tmp_path):
     assert names(error(efface(tmp_path, "all", "study.yml", "device=cuda")), "device cuda")
 
 
+@pytest.mark.long
 def test_each_stage_that_writes_a_page_compares_with_the_method_that_is_asked_for(copy):
     page = copy / STUDY["out"] / "report" / "report.html"
     for word in ("all", "measure", "report"):

@@ -44,6 +44,7 @@ def verdicts(folder):
     return table.set_index(["metric", "method"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", FAILS)
 def test_a_failed_method_has_its_reason_above_the_numbers_and_no_rank(how, tmp_path):
     body, reason = FAILS[how]
@@ -67,6 +68,7 @@ def test_a_failed_method_has_its_reason_above_the_numbers_and_no_rank(how, tmp_p
         assert names(found[0]["reason"], reason)
 
 
+@pytest.mark.long
 def test_a_failure_is_forgotten_when_its_task_has_a_result(tmp_path):
     (tmp_path / "lock").write_text("")
     study(
@@ -81,6 +83,7 @@ def test_a_failure_is_forgotten_when_its_task_has_a_result(tmp_path):
     assert verdicts(tmp_path).verdict["morf", "late"] != "failed"
 
 
+@pytest.mark.long
 def test_what_never_ran_is_not_said_to_have_failed(tmp_path):
     study(tmp_path, GOOD)
     assert efface(tmp_path, "all", "study.yml").code == 0
@@ -109,6 +112,7 @@ class Learner:
 """
 
 
+@pytest.mark.long
 def test_a_method_that_cannot_learn_has_failed(tmp_path):
     methods = [{"name": "random", "method": "random"}, {"name": "learner", "method": "learner.Learner"}]
     study(tmp_path, GOOD, attribution_methods=methods)

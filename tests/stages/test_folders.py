@@ -60,6 +60,7 @@ def test_a_folder_is_compared_reported_and_its_status_told_without_its_code(fini
     assert "% of the test images right" in page
 
 
+@pytest.mark.long
 def test_numbers_by_the_plan_are_those_by_the_study(finished, tmp_path):
     by_plan = efface(finished, "compare", "run", "run/seed-3", "--out", str(tmp_path / "plan"))
     by_study = efface(finished, "compare", "run", "run/seed-3", "--out", str(tmp_path / "study"), "--trust")
@@ -245,6 +246,7 @@ def read_kept_metric(**changes):
     return KeptMetric(**given | {"opposite": "", "read_with": ()} | changes)
 
 
+@pytest.mark.long
 def test_a_page_by_the_folder_alone_keeps_pictures_and_facts(tmp_path):
     write_study(tmp_path, metrics=["roar"], repeats=2)
     assert efface(tmp_path, "visualize", "study.yml").code == 0
@@ -264,6 +266,7 @@ def test_a_page_by_the_folder_alone_keeps_pictures_and_facts(tmp_path):
     assert "no pictures of maps" not in after
 
 
+@pytest.mark.long
 def test_a_page_without_pictures_names_the_command_that_makes_them(tmp_path):
     write_study(tmp_path, metrics=["morf"], fit=None)
     assert efface(tmp_path, "all", "study.yml").code == 0

@@ -58,6 +58,7 @@ def same_scores(folder, metric):
     return len(own) > 1 and own.equals(theirs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", first_short(1, ["npz", "h5", "npy"]))
 def test_the_same_maps_have_the_same_scores_from_a_file(form, folder, monkeypatch):
     monkeypatch.chdir(folder)

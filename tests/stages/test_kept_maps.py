@@ -89,6 +89,7 @@ def test_unfinished_maps_are_kept_too(tmp_path):
     assert not partial_path(kept_path(path, one)).exists()
 
 
+@pytest.mark.long
 def test_prune_lists_and_removes_what_no_study_asks_for(both):
     folder, _ = both
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file() and path.name[0] != "."}
@@ -179,6 +180,7 @@ def test_prune_removes_nothing_that_a_study_of_variants_and_seeds_asks_for(sever
         assert not any(word in out for word in ("trained", "extracted", "to run"))
 
 
+@pytest.mark.long
 def test_prune_frees_the_runs_of_other_seeds_and_names_those_of_other_variants(several):
     before = held(several)
     shared = set((several / "run/models").iterdir())

@@ -100,6 +100,7 @@ def test_check_and_the_page_tell_of_labels_that_are_not_the_networks(sure):
         assert done.out.count(weak) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes", [[1, 0], ["dark", "bright"], {"bright": 1, "dark": 0}])
 def test_with_its_own_numbers_the_network_is_right(classes, sure):
     done = run_efface(sure, "all", study(sure, kwargs={"classes": classes}))
@@ -108,6 +109,7 @@ def test_with_its_own_numbers_the_network_is_right(classes, sure):
     assert "labels" not in done.out
 
 
+@pytest.mark.long
 def test_more_outputs_than_classes_are_said(sure):
     model = {"call": "mlp", "kwargs": {"in_features": 768, "widths": [], "num_classes": 5}}
     path = study(sure, model=model, weights=None)
@@ -118,6 +120,7 @@ def test_more_outputs_than_classes_are_said(sure):
     assert "5 outputs" in (sure / "run" / "report" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_one_class_only_is_refused_before_any_work(sure):
     for split in ("train", "val"):
         shutil.rmtree(sure / "set" / split / "dark")
@@ -129,6 +132,7 @@ def test_one_class_only_is_refused_before_any_work(sure):
     assert done.code == 0, done.err
 
 
+@pytest.mark.long
 def test_what_the_tree_leaves_out_is_said_by_check_and_on_the_page(sure):
     (sure / "set" / "val").rename(sure / "set" / "Val")
     (sure / "set" / "Val" / "dark" / "notes.txt").touch()
@@ -141,6 +145,7 @@ def test_what_the_tree_leaves_out_is_said_by_check_and_on_the_page(sure):
     assert "1 .txt" in (sure / "run" / "report" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_photographs_that_nothing_normalises_for_a_network_from_elsewhere_are_told(sure):
     path = study(sure)
     done = run_efface(sure, "check", path)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from efface.report.formats import breakable
 from small.studies import efface, write_study
 
@@ -52,6 +54,7 @@ def study(folder, **changes):
     write_study(folder, NETWORKS, **(ours | changes))
 
 
+@pytest.mark.long
 def test_check_and_the_page_say_which_layers_methods_look_at(tmp_path):
     study(tmp_path)
     checked = efface(tmp_path, "check", "study.yml")

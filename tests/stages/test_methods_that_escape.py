@@ -107,6 +107,7 @@ def test_an_idle_thread_of_a_pool_is_innocent(tmp_path, honest):
     assert (tmp_path / "run/maps/bad-test.h5").exists()
 
 
+@pytest.mark.long
 def test_check_names_a_method_that_leaves_a_thread(tmp_path):
     escaping(tmp_path, "threading.Thread(target=ENDED.wait, name='waits').start()")
     done = efface(tmp_path, "check", "study.yml")

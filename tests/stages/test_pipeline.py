@@ -303,6 +303,7 @@ def test_status_and_report_do_not_disturb_a_run(finished, tmp_path):
     assert_same(tmp_path, finished)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "inside"), [("report", "runs_of"), ("report", "write_pages"), ("measure", "write_pages")]
 )
@@ -613,6 +614,7 @@ def test_a_lost_values_file_is_measured_again(copy, finished):
 # One method fails
 
 
+@pytest.mark.long
 def test_a_method_that_fails_on_the_way_is_named_and_the_others_are_measured(tmp_path, finished):
     late = MODULES["mine"].replace("    return", "    assert len(images) < 3, 'too many'\n    return")
     write_study(tmp_path, {"mine": late})

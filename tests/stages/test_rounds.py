@@ -133,6 +133,7 @@ def test_what_is_tied_is_measured_whole_and_equals_the_study_without_rounds(tmp_
     assert run.folder.name == "fixed"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", first_short(1, [30, 15, 45]))
 def test_a_killed_study_decides_the_same(tmp_path, run_of, kill_at):
     run_of(metrics=["morf", "lerf"])

@@ -56,6 +56,7 @@ def test_event_files_hold_accuracies_losses_and_the_loss_of_each_batch(tmp_path)
     assert rights == pytest.approx([round(each) for each in rights], abs=1e-3)
 
 
+@pytest.mark.long
 def test_results_are_the_same_without(tmp_path):
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()

@@ -116,6 +116,7 @@ def run(folder, name, words=("all",), *, most=8, in_training=16, methods=METHODS
     return max(statuses), pd.read_csv(table) if table.exists() else None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "methods", "metrics"),
     [
@@ -134,6 +135,7 @@ def test_every_stage_halves_its_batches_and_no_number_changes(folder, capsys, wo
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_next_probe_of_a_kind_starts_with_what_fitted(folder, capsys):
     assert run(folder, "narrow", metrics=["max_sensitivity"])[0] == 0
     said = [

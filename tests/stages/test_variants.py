@@ -88,6 +88,7 @@ def finished(tmp_path_factory):
     return folder, done
 
 
+@pytest.mark.long
 def test_each_variant_and_seed_is_a_run_of_its_own_with_one_judge_a_seed(finished):
     folder, _ = finished
     parts = [f"{name}/seed-{seed}" for name in ("short", "long") for seed in (3, 4)]
@@ -160,6 +161,7 @@ def test_the_page_beside_has_means_over_seeds_and_differences_to_the_first_varia
     assert "three trainings or more are needed" in text
 
 
+@pytest.mark.long
 def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
     folder, first = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*.jsonl")}

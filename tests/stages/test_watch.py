@@ -102,6 +102,7 @@ def test_the_time_left_is_that_of_the_results_that_are_there(finished):
     assert left[2] == duration(2.0 * (whole - 20)), "each result took 2 s, and one task runs at a time"
 
 
+@pytest.mark.long
 def test_the_command_takes_a_study_or_a_folder_and_refuses_what_has_no_plan(finished):
     for given in ("study.yml", "run"):
         done = efface(finished.parent, "watch", given)

@@ -42,6 +42,7 @@ def test_maps_alone_are_in_the_order_of_the_rows(form, tmp_path):
     assert (places(found, IMAGES) == EVERY).all()
 
 
+@pytest.mark.long
 def test_writing_is_found_at_the_top_and_imported_only_when_it_is_used():
     code = "import sys, efface; assert 'torch' not in sys.modules; efface.write_maps; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

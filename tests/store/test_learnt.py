@@ -92,6 +92,7 @@ def test_learnt_tensors_come_back_bit_for_bit_or_not_at_all(tmp_path, changed):
             read_learnt(path)
 
 
+@pytest.mark.long
 def test_a_class_learns_once_for_all_entries_that_learn_alike_and_is_not_asked_again(tmp_path):
     write_study(tmp_path, {"learner": LEARNER}, **learners())
     result = efface(tmp_path, "all", "study.yml")
@@ -117,6 +118,7 @@ def test_a_class_learns_once_for_all_entries_that_learn_alike_and_is_not_asked_a
     assert "probes to run" not in lost.out
 
 
+@pytest.mark.long
 def test_other_settings_of_the_fit_make_other_maps(tmp_path):
     write_study(tmp_path, {"learner": LEARNER}, **learners(metrics=["morf"], fractions=[0.5]))
     assert efface(tmp_path, "all", "study.yml").code == 0

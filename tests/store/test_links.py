@@ -86,6 +86,7 @@ def test_a_command_leaves_what_a_link_points_to_as_it_was(name, tmp_path):
     assert before == (files(tmp_path / "run") | files(victim) if victim.is_dir() else {"victim": victim.read_text()})
 
 
+@pytest.mark.long
 def test_a_copy_made_of_hard_links_stays_as_it_was_while_the_run_goes_on(tmp_path):
     write_study(tmp_path, out="run")
     assert efface(tmp_path, "measure", "study.yml").code == 0

@@ -88,6 +88,7 @@ def test_far_from_the_edge_the_optimum_is_one_step_along_the_gradient(norm):
     torch.testing.assert_close(pgd(network, images, TARGETS, norm=norm, eps=eps, step=eps / 7, steps=7), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("start", ["zero", "random"])
 def test_at_the_edge_the_optimum_of_ball_and_box_is_found(norm, start):

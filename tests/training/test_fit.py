@@ -555,6 +555,7 @@ def test_a_training_stops_after_the_first_epoch_below_a_loss_and_keeps_its_weigh
     assert same(found, train(linear, settings(epochs=last + 1, optimizer=FAST)))
 
 
+@pytest.mark.long
 def test_a_training_stops_after_the_first_epoch_of_an_accuracy():
     """Of plain gradient descent on all images at once, an epoch's accuracy is that of the network before it."""
     choices = {"epochs": 40, "batch_size": 36, "optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.1}}}

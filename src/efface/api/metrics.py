@@ -13,7 +13,7 @@ Metrics = Any
 """One metric, a list of metrics, or a dict from names to metrics."""
 
 _OF_FUNCTION = f"{of_function.__name__}.of_function"
-_ENTRY = ("name", "metric", "kwargs", "judge_by")
+_ENTRY = ("name", "metric", "kwargs", "judge_by", "across")
 
 
 def metric(
@@ -22,6 +22,7 @@ def metric(
     *,
     better: Better | None = None,
     judge_by: str | None = None,
+    across: Mapping[str, list[Any]] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Return a metric with its settings, for `metrics` of `efface.evaluate`. It is an entry of a study.
@@ -32,6 +33,8 @@ def metric(
     name: name of the metric in tables; default: the word, or the function's name.
     better: for a function: "higher" (default), "lower", or "none" if its value only describes.
     judge_by: score that verdicts and ranks use; default: the metric's first.
+    across: lists of values of settings, such as {"imputer": ["channel_mean", "blur"]}. The metric is measured at each
+        combination, and the page says how alike its orders of the methods are.
     settings: settings of the metric, and of the study for this metric alone: `imputer`, `fractions`, `unit`, `post`,
         `repeats`.
 
@@ -55,7 +58,8 @@ def metric(
         raise ValueError("metric: better is the direction of a function's value; other metrics have their own")
     entry["name"] = name or entry["name"]
     kwargs = {**entry.get("kwargs", {}), **settings}
-    return entry | ({"kwargs": kwargs} if kwargs else {}) | ({"judge_by": judge_by} if judge_by else {})
+    more = {"kwargs": kwargs, "judge_by": judge_by, "across": across and dict(across)}
+    return entry | {key: value for key, value in more.items() if value}
 
 
 def metric_entries(metrics: Metrics) -> list[Any]:

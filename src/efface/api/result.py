@@ -162,7 +162,7 @@ class Result:
 
     @cached_property
     def _firsts(self) -> list[Panel]:
-        every = panels(self._curves, self.study.references())
+        every = panels([curve for curve in self._curves if not curve.twin_of], self.study.references())
         metrics = dict.fromkeys(panel.metric for panel in every)
         firsts = [next(panel for panel in every if panel.metric == metric) for metric in metrics]
         return [between.with_ranks(pairs) for pairs in between.pairs(firsts)]

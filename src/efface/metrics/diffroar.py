@@ -26,6 +26,7 @@ diffroar = Metric(
     uses=EVERY,
     read_with=("robust_accuracy",),
     family="retraining",
+    outline="both",
     caption="KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map ranks "
     "highest than from those it ranks lowest.",
 )

@@ -92,6 +92,8 @@ class Metric:
     value_units: units of named values, such as "%". The report writes them behind the numbers.
     ranges: smallest and largest possible value of named values. Intervals are then right near the ends too, and few
         images that differ are enough for a verdict.
+    outline: of a retrained accuracy, which outlines its network sees: `removed` for that of the most relevant units
+        at the fraction x, `kept` for that of the least relevant ones, `both` for a difference of the two.
     needs_fit: True if the metric trains with the study's `fit` although its samples are images. A metric of `repeats`
         always trains.
     """
@@ -117,6 +119,7 @@ class Metric:
     phrase: str = ""
     value_units: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    outline: Literal["", "removed", "kept", "both"] = ""
 
     @property
     def erases(self) -> bool:

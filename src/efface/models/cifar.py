@@ -21,7 +21,7 @@ Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attributi
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -29,6 +29,7 @@ from efface.models.activation import Nonlinearity, nonlinearity
 from efface.models.normalise import normalisation
 from efface.models.published_names import score_matching_name, with_names
 from efface.models.resnet import BasicBlock, Bottleneck, File, Numbers, ResNet, started
+from efface.plug.shared_settings import with_settings_of
 
 VggLayers = Sequence[int | Literal["M"]]
 
@@ -126,174 +127,59 @@ def vgg(
     return started(with_names(nn.Sequential(parts), score_matching_name), weights)
 
 
-def resnet9(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+_SHAPE = ("blocks", "widths", "strides", "bottleneck")
+_stages = with_settings_of(resnet, but=(*_SHAPE, "inner"))
+_layers = with_settings_of(vgg, but=("plan", "size"))
+
+
+@_stages
+def resnet9(**settings: Any) -> nn.Module:
     """ResNet-9, one basic block in each stage: 4,903,242 parameters with 10 classes."""
-    return _resnet((1, 1, 1, 1), activation, beta, num_classes, in_channels, mean, std, weights)
+    return resnet(blocks=(1, 1, 1, 1), **settings)
 
 
-def resnet18(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@_stages
+def resnet18(**settings: Any) -> nn.Module:
     """ResNet-18, two basic blocks in each stage: 11,173,962 parameters with 10 classes."""
-    return _resnet((2, 2, 2, 2), activation, beta, num_classes, in_channels, mean, std, weights)
+    return resnet(blocks=(2, 2, 2, 2), **settings)
 
 
-def resnet34(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@_stages
+def resnet34(**settings: Any) -> nn.Module:
     """ResNet-34, 3, 4, 6 and 3 basic blocks: 21,282,122 parameters with 10 classes."""
-    return _resnet((3, 4, 6, 3), activation, beta, num_classes, in_channels, mean, std, weights)
+    return resnet(blocks=(3, 4, 6, 3), **settings)
 
 
-def resnet50(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-    inner: Nonlinearity | None = None,
-) -> nn.Module:
+@with_settings_of(resnet, but=(*_SHAPE, "inner"))
+def resnet50(*, inner: Nonlinearity | None = None, **settings: Any) -> nn.Module:
     """ResNet-50, 3, 4, 6 and 3 bottlenecks: 23,520,842 parameters with 10 classes.
 
     inner: the non-linearity inside the bottlenecks, if it differs; `relu` gives the network of the released code.
 
     Differs: softplus throughout; the released code has ReLUs inside the bottlenecks.
     """
-    return resnet(
-        blocks=(3, 4, 6, 3),
-        bottleneck=True,
-        activation=activation,
-        inner=inner,
-        beta=beta,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        mean=mean,
-        std=std,
-        weights=weights,
-    )
+    return resnet(blocks=(3, 4, 6, 3), bottleneck=True, inner=inner, **settings)
 
 
-def vgg5(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@_layers
+def vgg5(**settings: Any) -> nn.Module:
     """VGG-5, four convolutions, for images of 32x32: 1,573,386 parameters with 10 classes."""
-    return _vgg(VGG5, activation, beta, num_classes, in_channels, mean, std, weights)
+    return vgg(plan=VGG5, **settings)
 
 
-def vgg7(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@_layers
+def vgg7(**settings: Any) -> nn.Module:
     """VGG-7, six convolutions, for images of 32x32: 4,524,810 parameters with 10 classes."""
-    return _vgg(VGG7, activation, beta, num_classes, in_channels, mean, std, weights)
+    return vgg(plan=VGG7, **settings)
 
 
-def vgg11(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@_layers
+def vgg11(**settings: Any) -> nn.Module:
     """VGG-11, ten convolutions, for images of 32x32: 9,431,370 parameters with 10 classes."""
-    return _vgg(VGG11, activation, beta, num_classes, in_channels, mean, std, weights)
+    return vgg(plan=VGG11, **settings)
 
 
-def vgg14(
-    *,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@_layers
+def vgg14(**settings: Any) -> nn.Module:
     """VGG-14, thirteen convolutions, for images of 32x32: 14,743,626 parameters with 10 classes."""
-    return _vgg(VGG14, activation, beta, num_classes, in_channels, mean, std, weights)
-
-
-def _resnet(
-    blocks: Sequence[int],
-    activation: Nonlinearity,
-    beta: float,
-    num_classes: int,
-    in_channels: int,
-    mean: Numbers,
-    std: Numbers,
-    weights: File,
-) -> nn.Module:
-    return resnet(
-        blocks=blocks,
-        activation=activation,
-        beta=beta,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        mean=mean,
-        std=std,
-        weights=weights,
-    )
-
-
-def _vgg(
-    plan: VggLayers,
-    activation: Nonlinearity,
-    beta: float,
-    num_classes: int,
-    in_channels: int,
-    mean: Numbers,
-    std: Numbers,
-    weights: File,
-) -> nn.Module:
-    return vgg(
-        plan=plan,
-        activation=activation,
-        beta=beta,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        mean=mean,
-        std=std,
-        weights=weights,
-    )
+    return vgg(plan=VGG14, **settings)

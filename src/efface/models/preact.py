@@ -26,6 +26,7 @@ Source: He, Zhang, Ren & Sun 2016, "Identity mappings in deep residual networks"
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,37 +34,7 @@ from torch import Tensor, nn
 from efface.models.activation import Nonlinearity, nonlinearity
 from efface.models.normalise import normalisation
 from efface.models.resnet import Activation, File, Numbers, started
-
-
-def preact_resnet18(
-    *,
-    activation: Nonlinearity = "relu",
-    beta: float = 10.0,
-    final_norm: bool = True,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
-    """Pre-activation ResNet-18, two basic blocks in each stage: 11,172,170 parameters with 10 classes.
-
-    Without the last BatchNorm it has 11,171,146 parameters.
-
-    Source: that of this module; the supplement of Yang et al., AAAI 2023, "Local path integration for attribution",
-        trains a pre-activation ResNet on CIFAR.
-    """
-    return preact_resnet(
-        blocks=(2, 2, 2, 2),
-        activation=activation,
-        beta=beta,
-        final_norm=final_norm,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        mean=mean,
-        std=std,
-        weights=weights,
-    )
+from efface.plug.shared_settings import with_settings_of
 
 
 def preact_resnet(
@@ -106,6 +77,18 @@ def preact_resnet(
         final_norm=final_norm,
     )
     return started(network, weights)
+
+
+@with_settings_of(preact_resnet, but=("blocks", "widths", "strides", "bottleneck"))
+def preact_resnet18(**settings: Any) -> nn.Module:
+    """Pre-activation ResNet-18, two basic blocks in each stage: 11,172,170 parameters with 10 classes.
+
+    Without the last BatchNorm it has 11,171,146 parameters.
+
+    Source: that of this module; the supplement of Yang et al., AAAI 2023, "Local path integration for attribution",
+        trains a pre-activation ResNet on CIFAR.
+    """
+    return preact_resnet(blocks=(2, 2, 2, 2), **settings)
 
 
 class PreActBlock(nn.Module):

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from efface.report import figure, frames, paper, verdicts
 from efface.report.answer import Best
 from efface.report.between import Agreements, Pairs
+from efface.report.between_settings import BetweenSettings, settings_table
 from efface.report.facts import Facts
 from efface.report.looks import Style
+from efface.report.outline import OutlineShares, outline_table
 from efface.report.table import Panel
 from efface.store.atomic import atomic_write
 
@@ -31,11 +33,14 @@ def contents(
     looks: Mapping[str, Style],
     facts: Facts,
     tabled: Sequence[Panel],
+    settings: Sequence[BetweenSettings],
+    shares: Sequence[OutlineShares],
 ) -> dict[str, bytes]:
     """Return the content of each file beside the page by its name.
 
     every: all panels. firsts: the first panel of each metric. ranked: those of them that have ranks. methods: the rows
     of the tables, in their order. tabled: panels that appear only in `summary.csv`.
+    settings: metrics at several settings. shares: what retrained metrics owe to the outline.
     """
     with_ranks = {panel.metric: panel for panel in ranked}
     tables = {
@@ -44,6 +49,8 @@ def contents(
         "comparisons": frames.comparisons_table(pairs),
         "agreement": frames.agreement_table(agreements),
     }
+    tables |= {"settings": settings_table(settings)} if settings else {}
+    tables |= {"outline": outline_table(shares)} if shares else {}
     made = {f"{name}.csv": table.to_csv(index=False).encode() for name, table in tables.items()}
     made |= {f"curves.{suffix}": content for suffix, content in figure.sheet(firsts, looks).items()}
     return made | paper.files(every, methods, ranked, bests, looks)

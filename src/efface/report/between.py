@@ -150,8 +150,8 @@ def with_ranks(compared: Pairs) -> Panel:
 
 def agreements(firsts: Sequence[Panel]) -> Agreements:
     """Compare every two metrics that rank methods, by the first score of each, over all methods but controls."""
-    judging = tuple(panel for panel in firsts if panel.direction != "none" and len(_methods(panel)) > 1)
-    ranked = {panel.metric: [row.curve for row in _methods(panel)] for panel in judging}
+    judging = tuple(panel for panel in firsts if panel.direction != "none" and len(methods_of(panel)) > 1)
+    ranked = {panel.metric: [row.curve for row in methods_of(panel)] for panel in judging}
     rankings = {metric: ranking(curves) for metric, curves in ranked.items()}
     tau = {
         (one, two): ranking_agreement(rankings[one], rankings[two])
@@ -198,7 +198,7 @@ def agreement_sentences(coefficients: Agreements) -> list[str]:
         ends = f"most {ends}, and least on {least} ({number(images[least])})" if least != most else ends
         lines.append(f"Single images agree on the ranking of the methods {ends}.")
         lines.append("An alpha of 0 is that of chance, and 1 is complete agreement.")
-    few = sorted({panel.metric for panel in coefficients.panels if len(_methods(panel)) < 5})
+    few = sorted({panel.metric for panel in coefficients.panels if len(methods_of(panel)) < 5})
     if few and known:
         lines.append(
             f"Fewer than five methods were ranked on {listed(few, 3)}. No two metrics can be shown to agree by so few, "
@@ -240,7 +240,8 @@ def _trained_once(panel: Panel) -> bool:
     return panel.kind == "network" and any(row.curve.trained != "networks" for row in panel.rows)
 
 
-def _methods(panel: Panel) -> list[Row]:
+def methods_of(panel: Panel) -> list[Row]:
+    """Return the rows of a panel whose orders are compared: those with values that are no controls."""
     return [row for row in panel.rows if _is_compared(row) and not row.is_control]
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from efface.study.mask_controls import Outline
+
 
 class Cost(NamedTuple):
     """Time that the probes of a metric took. A probe that two metrics share counts for both.
@@ -51,6 +53,8 @@ class Facts:
     network: one line on the network, with its test accuracy.
     warnings: further cautions, as sentences.
     how: for each metric, the settings of its numbers: `unit`, `explain`, `imputer`, `ties`, `count`.
+    setting_of: for each metric at one of several settings, the entry of the study that it comes from.
+    outlines: for each retrained metric, where the outline of the removed units is measured.
     degenerate: for each method, mean shares of degenerate maps, see `cautions`; empty if they were not computed.
     costs: time of each metric, without the extraction of maps.
     layers: for each method that looks at layers, which these are and how they are laid out.
@@ -74,6 +78,8 @@ class Facts:
     network: str
     warnings: tuple[str, ...]
     how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    setting_of: Mapping[str, str] = field(default_factory=dict)
+    outlines: Mapping[str, Outline] = field(default_factory=dict)
     degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
     layers: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ def number(value: float, value_unit: str = "", *, signed: bool = False) -> str:
     if np.isnan(value):
         return "?"
     decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    text = f"{value + 0.0:{'+' if signed else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    text = f"{round(value, decimals) + 0.0:{'+' if signed else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
     return text + (f" {value_unit}" if value_unit else "")
 
 

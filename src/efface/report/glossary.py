@@ -51,8 +51,12 @@ GLOSSARY = {
     "ones. The network is used to such images, and is not surprised by them.",
     "mask leakage": "The outline of the removed units may tell the class, even if the map is wrong. A new network "
     "can learn the outline. Then methods look worse than chance in ROAR, or better than they are in KAR.",
+    "outline": "The shape of what is removed, which a network that is trained on erased images also sees. `mask_leak` "
+    "measures how much of the class it tells.",
     "Kendall's tau": "Agreement of the order of the methods on two metrics: 1 is the same order, 0 no relation, "
     "\N{MINUS SIGN}1 the reversed order.",
+    "Spearman correlation": "Agreement of two orders of the methods, as Kendall's tau, by the differences of their "
+    "ranks: 1 is the same order, 0 no relation, \N{MINUS SIGN}1 the reversed order.",
     "Krippendorff's alpha": "Agreement of the images of one metric on the order of the methods: 1 is complete, 0 is "
     "that of chance.",
     "degenerate map": "A map that ranks nothing: it is constant, has mostly tied units, is the same for all images, or "

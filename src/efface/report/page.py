@@ -12,6 +12,7 @@ from efface.report import (
     answer,
     beside,
     between,
+    between_settings,
     cautions,
     cells,
     decided,
@@ -20,6 +21,7 @@ from efface.report import (
     glossary,
     headline,
     noted,
+    outline,
     told,
     words,
 )
@@ -52,7 +54,9 @@ def write(
     """Write the report with its tables and figures, and return the path of `report.html`.
 
     `summary.csv` has every number. `verdicts.csv` has the verdict on each method. `comparisons.csv` has every two
-    methods by the first score of each metric. `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show
+    methods by the first score of each metric. `agreement.csv` has every two metrics. `settings.csv` has
+    every two settings of a metric that the study measures at several, and `outline.csv` what retrained metrics owe to
+    the outline of the removed units. `curves.svg` and `curves.pdf` show
     the first score of each metric. The folder `images` has the pictures of large images in full size. For papers there
     are `table.csv`, `table.md`, `table.tex`, `results.parquet` (with pyarrow), and a figure of each metric in
     `figures`. Files are written atomically; a killed run never leaves a partial file.
@@ -68,6 +72,7 @@ def write(
     methods: names of all rows in the order of the study, which gives each its colour. Other rows follow.
     """
     references = (network,) if network else references
+    curves, twins = [each for each in curves if not each.twin_of], [each for each in curves if each.twin_of]
     all_panels = panels(curves, references, kind="network" if network else "method")
     metrics = dict.fromkeys(panel.metric for panel in all_panels)
     firsts = [next(panel for panel in all_panels if panel.metric == metric) for metric in metrics]
@@ -75,10 +80,14 @@ def write(
     ranked = [between.with_ranks(compared) for compared in pairs]
     in_rounds = decided.rounds(pairs)
     agreements = between.agreements([] if network or in_rounds else ranked)
+    shares = outline.outline_shares(firsts, curves, twins, facts.outlines)
+    settings = between_settings.between_settings(firsts, {} if network else facts.setting_of)
     facts = replace(
         facts,
         warnings=(
             *noted.notes(firsts),
+            *(sentence for one in shares for sentence in outline.sentences(one)),
+            *between_settings.settings_cautions(settings),
             *facts.warnings,
             *(sentence for panel in firsts for sentence in words.gap_sentences(panel)),
         ),
@@ -90,7 +99,7 @@ def write(
     standing = cells.standing(ranked)
     made = beside.contents(
         *(all_panels, firsts, ranked, [method for method, _ in standing], bests, pairs, agreements, looks, facts),
-        panels(tabled, references),
+        *(panels((*tabled, *twins), references), settings, shares),
     )
     beside.write(folder, made)
     degenerate = cautions.cautions(facts.degenerate, controls | facts.controls)
@@ -122,6 +131,10 @@ def write(
         methods=standing,
         **_metrics(all_panels, firsts, ranked, looks, facts),
         **_between(pairs, agreements),
+        outlined=shares,
+        by_outline={one.panel.metric: {each.row.method for each in one.shares if each.by_outline} for one in shares},
+        settings=settings,
+        settings_sentences=between_settings.sentences,
         **_images(folder, gallery, all_panels, looks, controls),
     )
     beside.write(folder, {"report.html": page.encode()})
@@ -158,6 +171,7 @@ def _template() -> jinja2.Template:
         cautions.share,
         glossary.anchor,
         glossary.linked,
+        cells.signed,
         answer.is_ahead,
         answer.against_chance,
         between.pairs_of_best,

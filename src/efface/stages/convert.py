@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from efface.convert import Converted, Line, converted, read_old
 from efface.shown import shown
 from efface.stages.run.progress import say
+from efface.study.convert import Converted, Line, converted, read_old
 from efface.study.study import check
 from efface.study.yaml_file import InvalidStudyError
 from efface.study.yaml_text import read_yaml

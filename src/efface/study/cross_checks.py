@@ -113,6 +113,11 @@ def _undecidable(tree: Any, methods: Sequence[Mapping[str, Any]]) -> Iterator[st
     for name in ("seeds", "variants"):
         if tree.get(name):
             yield f"decide: tells apart methods on one network, but the study has '{name}'; drop one of the two keys"
+    if tree.get("controls"):
+        yield (
+            "decide: stops trainings that are not needed for a verdict, but 'controls' needs the trainings of all "
+            "points; drop one of the two keys"
+        )
     for method in methods:
         if method.get("draws", 1) != 1:
             yield (

@@ -37,12 +37,16 @@ class MetricEntry(Strict):
     metric: short word or dotted path of a Metric.
     kwargs: settings of the metric.
     judge_by: score that verdicts, ranks and decisions use; default: the metric's first.
+    across: lists of values of settings. The entry then stands for one entry at each combination of them.
+    setting_of: name of the entry with `across` that this entry comes from. efface sets it.
     """
 
     name: Name
     metric: Annotated[str, Word("metric")] | None = None
     kwargs: MetricSettings = MetricSettings()
     judge_by: str | None = None
+    across: dict[str, list[Any]] | None = None
+    setting_of: Name | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +94,8 @@ class MetricEntry(Strict):
 
     @model_validator(mode="after")
     def _exists(self) -> "MetricEntry":
+        if self.across is not None:
+            raise ValueError("across: it stands for several entries, which only the metrics of a study have")
         own = own_settings(self.metric or self.name)
         for unknown in sorted(set(self.kwargs.model_extra or {}) - set(own)):
             known = [*MetricSettings.model_fields, *own]

@@ -1,15 +1,19 @@
 """Messages about errors in a study: where the error is, what was found, what to do."""
 
+import contextlib
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from efface.plug import moved
 from efface.plug.call import Call
 from efface.shown import key_shown, shown
+from efface.study.across import combined
 from efface.study.metric_entry import MetricEntry, MetricSettings
 from efface.study.network_entry import SecondNetwork, Tokens
+from efface.study.recommended_metrics import expanded
 from efface.study.schema import Claim, Decide, MethodEntry, Visualize
 from efface.training.generate import Sampling
 from efface.training.loop import Stop, TrainingSettings
@@ -20,6 +24,16 @@ _PLAIN = {
     "string_pattern_mismatch": "expected letters from a to z, digits, and . _ + - behind the first sign",
 }
 """What is said of a kind of error in place of the words of the library that finds it."""
+
+
+def faults(error: ValidationError, tree: Mapping[str, Any], study: type[BaseModel]) -> list[str]:
+    """Return a line for each problem of a study. Its place is that in the study with all its metrics.
+
+    error: all problems. tree: what was read. study: the model of the whole study.
+    """
+    with contextlib.suppress(ValueError):  # then this is the problem, and it names its place itself
+        tree = combined(expanded(tree))
+    return list(dict.fromkeys(line for fault in error.errors() for line in explain(fault, tree, study)))
 
 
 def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:

@@ -17,11 +17,13 @@ from efface.plug import moved
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
 from efface.plug.strict import Strict
+from efface.study.across import combined, of_settings
 from efface.study.claims import ACCURACY, VariantNames, unfounded
 from efface.study.cross_checks import disagreements, too_many, unfilled, unheard
+from efface.study.mask_controls import with_leaks
 from efface.study.metric_entry import MetricEntry
 from efface.study.network_entry import PerChannel, SecondNetwork, Tokens
-from efface.study.problems import explain
+from efface.study.problems import faults
 from efface.study.recipes import fill_changed, with_recipes
 from efface.study.recommended_metrics import expanded
 from efface.study.schema import (
@@ -75,6 +77,7 @@ class Study(Strict):
     imputer: the fill that takes the place of removed pixels.
     reference: the row that the others are compared with; by default the first random control.
     metrics: what is measured.
+    controls: mask measures for each retrained score what the outline of the removed units explains.
     samples: how images of a class are made with the network.
     decide: measure in rounds, and stop comparing two methods when they are told apart.
     visualize: what the stage visualize shows.
@@ -109,6 +112,7 @@ class Study(Strict):
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
     reference: MethodName | None = None
     metrics: tuple[MetricEntry, ...] = ()
+    controls: Literal["mask"] | None = None
     samples: Sampling = Sampling()
     decide: Decide | None = None
     visualize: Visualize = Visualize()
@@ -130,7 +134,7 @@ class Study(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expanded(cls, value: object) -> object:
-        return expanded(with_recipes(value)) if isinstance(value, Mapping) else value
+        return with_leaks(combined(expanded(with_recipes(value)))) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
@@ -200,7 +204,9 @@ class Study(Strict):
         variant lists is measured for all variants, with its default settings.
         """
         own = self._of_one_seed()
-        listed = {entry.name for part in (self, *own.values()) for entry in part.metrics}
+        every = [entry for part in (self, *own.values()) for entry in part.metrics]
+        listed = {entry.name for entry in every}
+        names = list(dict.fromkeys(one for name in names for one in of_settings(name, every)))
 
         def narrowed(entries: Iterable[MetricEntry]) -> list[dict[str, Any]]:
             listed_entries = {entry.name: entry.model_dump(mode="json", exclude_none=True) for entry in entries}
@@ -219,8 +225,7 @@ class Study(Strict):
         try:
             return Study.model_validate(tree)
         except ValidationError as error:
-            lines = dict.fromkeys(line for fault in error.errors() for line in explain(fault, tree, Study))
-            raise InvalidStudyError("\n".join(f"--metrics: {line}" for line in lines)) from None
+            raise InvalidStudyError("\n".join(f"--metrics: {line}" for line in faults(error, tree, Study))) from None
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -260,8 +265,8 @@ def check(tree: Any, path: Path) -> Study:
             where = f"variants.{name}: " if name else ""
             problems += [f"{where}{line}" for line in unheard(part.reference, part.attribution_methods, part.metrics)]
     except ValidationError as error:
-        lines = [line for fault in error.errors() for line in explain(fault, tree, Study)] + disagreements(tree)
-        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
+        lines = dict.fromkeys([*faults(error, tree, Study), *disagreements(tree)])
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in lines)) from None
     except InvalidStudyError as error:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
     if problems:
@@ -282,8 +287,7 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
-        lines = dict.fromkeys(line for fault in error.errors() for line in explain(fault, tree, Study))
-        raise InvalidStudyError("\n".join(f"{where}: {line}" for line in lines)) from None
+        raise InvalidStudyError("\n".join(f"{where}: {line}" for line in faults(error, tree, Study))) from None
 
 
 def dump(study: Study) -> str:

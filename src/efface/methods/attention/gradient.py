@@ -9,11 +9,14 @@ classes_of: function from logits to target classes. If given, it replaces `targe
     order, with the logits of the same forward pass that produces the map.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from efface.methods.attention.passes import LAST, ClassesOf, Map, PerHead, Rows, by_gradient, pooled
 from efface.models.attended import Attended
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Target, TargetScore
 
 
@@ -42,15 +45,8 @@ def attention_grad_cam(
     return by_gradient(_weighted_heads, model, images, targets, score, max_batch, classes_of, of=LAST)
 
 
-def generic_attention(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    score: TargetScore = "logit",
-    max_batch: int = 256,
-    classes_of: ClassesOf | None = None,
-) -> Map:
+@with_settings_of(attention_grad_cam)
+def generic_attention(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Positive part of attention times gradient, mean over heads, accumulated through all blocks: never negative.
 
     Formula: R = I, then R = R + (mean over heads of relu(A_l * d score / d A_l)) R for each block l; map = row of the
@@ -64,7 +60,7 @@ def generic_attention(
     Source: Chefer, Gur & Wolf, ICCV 2021, rules 5, 6 and 10 (arXiv:2103.15679).
     Differs: nothing.
     """
-    return by_gradient(_accumulated, model, images, targets, score, max_batch, classes_of)
+    return by_gradient(_accumulated, model, images, targets, **settings)
 
 
 def _weighted_heads(found: Attended, attention: PerHead, gradients: PerHead) -> Rows:

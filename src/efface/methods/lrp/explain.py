@@ -13,6 +13,7 @@ from efface.methods.lrp.rules import Rules, rules_of
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import differentiable, scores_of
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Target, TargetScore
 
 HANDLERS = layers.HANDLERS | norms.HANDLERS | elementwise.HANDLERS | attention.HANDLERS
@@ -71,20 +72,10 @@ def lrp(
     return relevance("lrp", model, images, targets, chosen, score=score, max_batch=max_batch, pixel_range=(low, high))
 
 
-def check_lrp(
-    *,
-    rules: str = "epsilon_plus",
-    linear: str | None = None,
-    conv: str | None = None,
-    first: str | None = None,
-    epsilon: float = 1e-6,
-    gamma: float = 0.25,
-    alpha: float = 2.0,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> None:
+@with_settings_of(lrp, but=("score", "max_batch"))
+def check_lrp(*, rules: str = "epsilon_plus", low: float = 0.0, high: float = 1.0, **chosen: Any) -> None:
     """Raise ValueError for settings of `lrp` that are wrong for every network and image."""
-    rules_of(rules, linear=linear, conv=conv, first=first, epsilon=epsilon, gamma=gamma, alpha=alpha)
+    rules_of(rules, **chosen)
     _check_range(low, high)
 
 

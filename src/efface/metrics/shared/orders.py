@@ -52,6 +52,7 @@ def retrained(order: Order, better: Better, caption: str) -> Metric:
         sample="repeats",
         uses=EVERY,
         family="retraining",
+        outline="removed" if order == "most_first" else "kept",
         caption=caption,
     )
 

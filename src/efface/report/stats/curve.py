@@ -51,6 +51,7 @@ class Curve:
     empty: points that were left out of `at`, for no method has a value there; see `without_empty`.
     control: True if the maps belong to a control, which does not depend on the network.
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
+    twin_of: name of the method whose blurred maps this curve belongs to; "" for the maps themselves.
     opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
     value_unit: unit of the values, such as "%"; "" if they have none.
     bounds: smallest and largest possible value; None if unknown.
@@ -79,6 +80,7 @@ class Curve:
     empty: tuple[float, ...] = ()
     control: bool = False
     draw_of: str = ""
+    twin_of: str = ""
     opposite: str = ""
     value_unit: str = ""
     bounds: tuple[float, float] | None = None

@@ -157,7 +157,7 @@ def merged(beside: Beside) -> Merged:
     curves_by_seed: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
     for name, several in beside.items():
         for one in several:
-            for curve in (curve for curve in _measured_curves(one) if not curve.draw_of):
+            for curve in (curve for curve in _measured_curves(one) if not curve.draw_of and not curve.twin_of):
                 what = curve.metric, curve.score, curve.method
                 curves_by_seed.setdefault(what, {}).setdefault(name, []).append((one.kept.seed, curve))
     whole = {

@@ -105,7 +105,7 @@ def report_of_folder(path: Path, only: Sequence[str] = (), against: str | None =
 
 def _compared_with(record: RunRecord, against: str) -> RunRecord:
     """Return a record whose methods are compared with this one."""
-    known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves)
+    known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves if not curve.twin_of)
     if against not in known:
         raise ValueError(f"{record.folder}: --against: there is no method '{against}'; there are {', '.join(known)}")
     return replace(record, kept=record.kept.model_copy(update={"references": (against,)}))
@@ -117,12 +117,20 @@ def _narrowed(
     """Return the runs of a folder with these metrics alone; all metrics if there are none."""
     beside, claims = kept_folder(path)
     if only:
-        known = {metric.name for runs in beside.values() for one in runs for metric in one.kept.metrics}
+        every = [one for runs in beside.values() for one in runs]
+        known = {metric.name for one in every for metric in one.kept.metrics}
+        only = [name for asked in only for name in (_at_settings(asked, every) or [asked])]
         if unknown := [name for name in only if name not in known]:
             raise ValueError(f"--metrics: {path} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         beside = {name: [_with_metrics(one, only) for one in runs] for name, runs in beside.items()}
         claims = tuple(claim for claim in claims if claim.metric in only)
     return [one for runs in beside.values() for one in runs], beside, claims
+
+
+def _at_settings(metric: str, records: Sequence[RunRecord]) -> list[str]:
+    """Return the names of a metric at each of its settings; none if the studies do not measure it at several."""
+    kept = [record.kept.facts for record in records]
+    return list(dict.fromkeys(name for facts in kept if facts for name, of in facts.setting_of.items() if of == metric))
 
 
 def _with_metrics(record: RunRecord, only: Sequence[str]) -> RunRecord:

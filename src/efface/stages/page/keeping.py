@@ -20,6 +20,7 @@ from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.store.keys import key
+from efface.study.mask_controls import outlines
 from efface.study.study import Study
 
 
@@ -122,6 +123,8 @@ def _facts(planned: PlannedRun) -> KeptFacts:
         remarks=report_data.remarks(planned.run, planned.plan),
         how={entry.name: report_data.how_of(planned, entry) for entry in planned.run.study.metrics},
         layers=report_data.layers_of(planned.run),
+        setting_of=report_data.setting_of(planned.run),
+        outlines=outlines(planned.run.study.metrics, planned.run.study.fractions),
         repeats=planned.run.study.repeats,
         passes=None if planned.run.study.decide is None else _known(spent_share(planned)),
         drawn=read_made_from(picture(planned.run) or b""),

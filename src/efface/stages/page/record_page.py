@@ -66,6 +66,8 @@ def write_record_page(record: RunRecord) -> None:
             *(() if pictures else (_NO_PICTURES,)),
         ),
         how={ACCURACY: ACCURACY_SETTINGS} | (known.how if known else {}),
+        setting_of=known.setting_of if known else {},
+        outlines=known.outlines if known else {},
         degenerate=degenerate_of(kept.conditions, record.results),
         costs={name: cost for name, cost in costs.items() if cost is not None},
         layers=known.layers if known else {},

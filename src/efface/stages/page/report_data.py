@@ -31,6 +31,7 @@ from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.store.results import Results
+from efface.study.mask_controls import outlines
 from efface.study.metric_entry import MetricEntry
 
 _OPTIONAL = {
@@ -61,6 +62,8 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         network=network_said(run),
         warnings=(*labels_said(run), *remarks(run, plan)),
         how={entry.name: how_of(planned, entry) for entry in study.metrics},
+        setting_of=setting_of(run),
+        outlines=outlines(study.metrics, study.fractions),
         degenerate=degenerate_of(conditions_of(plan), run.results),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(planned, entry)) is not None},
         layers=layers_of(run),
@@ -130,6 +133,11 @@ def layers_of(run: Run) -> dict[str, tuple[str, ...]]:
     entries = [entry for entry in run.entries if entry.file is None and entry.draw == 1]
     records = {entry.name: run.results.records.get(extraction_key(run, entry, "test"), {}) for entry in entries}
     return {name: tuple(record["layers"]) for name, record in records.items() if record.get("layers")}
+
+
+def setting_of(run: Run) -> dict[str, str]:
+    """Return the entry of the study that each metric at one of several settings comes from."""
+    return {entry.name: entry.setting_of for entry in run.study.metrics if entry.setting_of}
 
 
 def conditions_of(plan: Plan) -> dict[str, str]:

@@ -157,6 +157,7 @@ def kept_curve(planned: PlannedCurve) -> KeptCurve:
         method=view.name,
         control=view.control,
         draw_of=view.draw_of,
+        twin_of=view.twin_of,
         at=planned.at,
         repeats=keys,
         looks=planned.looks,
@@ -212,6 +213,7 @@ def curves_of(
             may_lack_points=meaning.may_lack_points,
             control=planned.control,
             draw_of=planned.draw_of,
+            twin_of=planned.twin_of,
             opposite=meaning.opposite,
             value_unit=meaning.value_units.get(name, ""),
         )

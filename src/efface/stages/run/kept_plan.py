@@ -23,6 +23,7 @@ from efface.plug.strict import Strict
 from efface.report.stats.curve import Better, Looks, Over
 from efface.shown import unprintable
 from efface.store.atomic import atomic_write
+from efface.study.mask_controls import Outline
 from efface.study.schema import Claim
 from efface.study.yaml_file import InvalidStudyError
 
@@ -102,6 +103,7 @@ class KeptCurve(Strict):
     method: MethodLabel
     control: bool
     draw_of: str
+    twin_of: str = ""
     at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
     repeats: tuple[tuple[dict[str, Key], ...], ...] = Field(min_length=1)
     looks: Annotated[Looks, AfterValidator(_of_rounds)] | None = None
@@ -142,6 +144,8 @@ class KeptFacts(Strict):
     remarks: tuple[str, ...]
     how: dict[str, dict[str, str]]
     layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    setting_of: dict[str, str] = Field(default_factory=dict)
+    outlines: dict[str, Outline] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     passes: float | None = None
     drawn: str = ""

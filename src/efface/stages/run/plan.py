@@ -148,9 +148,8 @@ def _refuse_too_many(run: Run) -> None:
     """Raise ValueError for a study that cannot be planned in a minute."""
     points = 0
     for metric in run.study.metrics:
-        points += (
-            len(run.views) * repeats_of(run, metric) * (len(axis_points(run, metric)) if metric.formula.axis else 1)
-        )
+        places = len(axis_points(run, metric)) if metric.formula.axis else 1
+        points += len((*run.views, *run.twins)) * repeats_of(run, metric) * places
         if points > MOST_POINTS:
             said = f"metrics: the study has {points:,} points up to '{metric.name}'; expected at most {MOST_POINTS:,}"
             raise ValueError(f"{said}: list fewer fractions, repeats or methods")
@@ -190,7 +189,9 @@ def viewed(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[View]:
     """
     if entry.formula.subject == "network":
         return [NETWORK]
-    return [view for view in run.views if entry.formula.sample == "repeats" or view.name not in redrawn]
+    retrains = entry.formula.sample == "repeats"
+    twins = run.twins if entry.formula.outline else ()
+    return [*(view for view in run.views if retrains or view.name not in redrawn), *twins]
 
 
 def of_maps(run: Run) -> list[MetricEntry]:

@@ -40,6 +40,7 @@ def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0
     """
     own, paper, study = entry.kwargs, entry.paper, run.study
     post = next(stated for stated in (view.post, own.post, paper.post, study.post) if stated is not None)
+    post = post if view.blur is None else (*post, view.blur)
     imputer = own.imputer or paper.imputer or study.imputer
     unit = own.unit or paper.unit or study.unit
     return Point(x, repeat, imputer, tuple(post), run.unit_of(unit) if isinstance(unit, Call) else unit)

@@ -17,12 +17,13 @@ from efface.models.patch_size import patch_size
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked, check_classes, checked_data, place_split, split_digest
 from efface.stages.run.network import Network
-from efface.stages.run.views import View, extracted_entries, views_of
+from efface.stages.run.views import View, extracted_entries, twins_of, views_of
 from efface.store.arrays import read_rows
 from efface.store.file_name import file_name
 from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.store.sealed import is_whole, read_arrays, write_arrays
+from efface.study.mask_controls import MASK
 from efface.study.network_entry import adaptation
 from efface.study.schema import MethodEntry
 from efface.study.study import Study, dump
@@ -252,6 +253,11 @@ class Run:
     def views(self) -> tuple[View, ...]:
         """The rows of the report."""
         return views_of(self.study)
+
+    @cached_property
+    def twins(self) -> tuple[View, ...]:
+        """The blurred twins of the rows, beside their retrained scores; none without `controls: mask`."""
+        return twins_of(self.views, self.data["test"].shape) if self.study.controls == MASK else ()
 
     @cached_property
     def entries(self) -> tuple[MethodEntry, ...]:

@@ -1,10 +1,14 @@
 """The rows of a report, and the methods that make their maps: read from the study alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from efface.plug.call import Call
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
+
+_NARROWEST = 4
+"""With fewer pixels on a side, a blurred map is nearly flat."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,8 @@ class View:
 
     draw: which draw of its maps it shows. draw_of: the row that it is another draw of; "" for the row itself.
     control: whether its maps are a control's, which knows nothing of the network.
+    twin_of: the row whose maps this one blurs; "" for a row of the study. Twins stand beside retrained scores alone.
+    blur: the step that a twin adds behind any other `post`.
     apart: for a random control, how many draws lie between the maps of one training and the next; 0: all trainings
         have the same maps.
     """
@@ -24,6 +30,13 @@ class View:
     draw: int = 1
     control: bool = False
     apart: int = 0
+    twin_of: str = ""
+    blur: Call | None = None
+
+    @property
+    def is_further(self) -> bool:
+        """True if it is no row of the report by itself: a further draw, or a blurred twin."""
+        return bool(self.draw_of or self.twin_of)
 
     def of_repeat(self, repeat: int) -> "View":
         """Return the view with the maps of one training. Each training of a random control has maps of its own.
@@ -54,6 +67,20 @@ def views_of(study: Study) -> tuple[View, ...]:
             more = range(2, makers[maps].draws + 1)
             views += [View(f"{name}~{n}", f"{maps}~{n}", entry.post, name, n, control, apart) for n in more]
     return tuple(views)
+
+
+def twins_of(views: Sequence[View], shape: tuple[int, int, int]) -> tuple[View, ...]:
+    """Return the blurred twin of each row that is no control, for images of this shape (c h w).
+
+    The standard deviation is a sixteenth of the shorter side, at least one pixel. Maps without height and width have no
+    twins.
+    """
+    side = min(shape[1:])
+    if side < _NARROWEST:
+        return ()
+    blur = Call(call="efface.erase.post.gaussian_blur", kwargs={"sigma": max(1.0, side / 16)})
+    own = (view for view in views if not view.control and not view.draw_of)
+    return tuple(replace(view, name=f"{view.name}+blurred", twin_of=view.name, blur=blur) for view in own)
 
 
 def extracted_entries(study: Study) -> tuple[MethodEntry, ...]:

@@ -84,11 +84,13 @@ def _tests(plan: Plan) -> int:
     """Return the number of pairs of methods that are tested together, on the first score of each metric."""
     count = 0
     for _, curves in itertools.groupby(plan.curves, key=lambda curve: curve.entry.name):
-        rows = [curve for curve in curves if curve.entry.formula.subject == "maps" and not curve.view.draw_of]
+        rows = [curve for curve in curves if curve.entry.formula.subject == "maps" and not curve.view.is_further]
         count += len(rows) * (len(rows) - 1) // 2
     return count
 
 
 def _methods(plan: Plan, run: Run) -> int:
     retrained = [entry.name for entry in of_maps(run) if entry.formula.sample == "repeats"]
-    return len({curve.view.name for curve in plan.curves if curve.entry.name in retrained and not curve.view.draw_of})
+    return len(
+        {curve.view.name for curve in plan.curves if curve.entry.name in retrained and not curve.view.is_further}
+    )

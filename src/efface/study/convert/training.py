@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from efface.convert.old import TRAINING, Old
 from efface.shown import shown
+from efface.study.convert.old import TRAINING, Old
 
 _KEYS = {
     "scheduler": "schedule",

@@ -3,7 +3,7 @@
 import os.path
 from typing import Any
 
-from efface.convert.old import LERF, ROAR, Old
+from efface.study.convert.old import LERF, ROAR, Old
 
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from efface.convert.methods import fractions_of, methods_of, metrics_of
-from efface.convert.networks import data_of, fill_of, network_of
-from efface.convert.old import LERF, ROAR, Line, Old
-from efface.convert.training import trainings_of
+from efface.study.convert.methods import fractions_of, methods_of, metrics_of
+from efface.study.convert.networks import data_of, fill_of, network_of
+from efface.study.convert.old import LERF, ROAR, Line, Old
+from efface.study.convert.training import trainings_of
 from efface.study.yaml_file import InvalidStudyError
 
 WIDTH = 120

@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-from efface.convert.old import LERF, Line, Old
 from efface.plug import words
 from efface.shown import shown
+from efface.study.convert.old import LERF, Line, Old
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _GRAD_CAM = re.compile(r"src\..*compute_gradcam|src\..*gradcam\.\w+")

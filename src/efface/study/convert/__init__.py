@@ -3,7 +3,7 @@
 The reference system is saurabheights/ROAR. Its files are read as data: no code in them runs.
 """
 
-from efface.convert.old import Line, Old, read_old
-from efface.convert.studies import Converted, converted
+from efface.study.convert.old import Line, Old, read_old
+from efface.study.convert.studies import Converted, converted
 
 __all__ = ["Converted", "Line", "Old", "converted", "read_old"]
