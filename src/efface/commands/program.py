@@ -19,6 +19,7 @@ from efface.commands.look import list_plug_ins, show_plug_in
 from efface.commands.new import new
 from efface.commands.schema import schema
 from efface.commands.stages import STAGES, stage_command
+from efface.commands.verify import verify
 from efface.commands.watch import watch
 
 COMMANDS: dict[str, tuple[str | click.Command, ...]] = {
@@ -35,7 +36,7 @@ COMMANDS: dict[str, tuple[str | click.Command, ...]] = {
         "status",
         watch,
     ),
-    "Several studies": ("compare", "prune"),
+    "Several studies": ("compare", "prune", verify),
     "Look up": (list_plug_ins, show_plug_in, schema, cite, completion),
 }
 """The commands by the headings of the help: a word of `STAGES`, or a command. Other stages stand under the first."""
