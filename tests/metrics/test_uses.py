@@ -88,6 +88,7 @@ OWN = {
     "imputation_detectability": {"epochs": 1, "width": 2, "layers": 1},
     "sensitivity_n": {"samples": 5},
     "faithfulness_correlation": {"samples": 5},
+    "shapley": {"grid": 2},
     "infidelity": {"samples": 3, "size": 3},
     "monotonicity": {"steps": 4},
     "degradation": {"size": 2, "step": 4},
@@ -147,7 +148,9 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "relevance_mass": {"post"},
     "relevance_rank": {"post"},
     "robust_accuracy": set(),
+    "shapley": {"imputer", "post"},
     "signal_rank": set(),
+    "single_deletion": {"imputer", "post"},
     "sparseness": {"unit", "post"},
 }
 PATCH = {"call": "efface.erase.units.patch", "kwargs": {"size": 2}}
@@ -309,7 +312,7 @@ IN_BLOCKS = {
     ),
     *("local_lipschitz", "max_sensitivity", "monotonicity", "morf", "pixel_perturb", "pointing_game"),
     *("random_logit", "randomisation", "relevance_mass", "relevance_rank", "road", "sensitivity_n", "signal_rank"),
-    "srg",
+    *("shapley", "single_deletion", "srg"),
 }
 """Metrics of which a study in rounds measures blocks of images."""
 

@@ -50,6 +50,8 @@ SETTINGS = {
     ),
     "robust_accuracy": ({"eps": [0.1, 0.4], "steps": 2}, {"eps": [0.05], "norm": "linf", "start": "random"}),
     "sensitivity_n": ({"samples": 4},),
+    "shapley": ({"grid": 2}, {"grid": 2, "score": "logit"}),
+    "single_deletion": ({}, {"cells": 2, "score": "probability"}),
 }
 """Settings of a metric, cut to a few passes; where there are several, each is computed."""
 

@@ -73,6 +73,8 @@ OTHERS = [
     "road",
     "robust_accuracy",
     "sensitivity_n",
+    "shapley",
+    "single_deletion",
     "srg",
 ]
 
