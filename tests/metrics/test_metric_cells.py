@@ -8,17 +8,26 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from torch import nn
 
+from efface import draws
 from efface.metrics import Point, metric
+from efface.metrics.idsds import lacking_cells
 from efface.metrics.shapley import coalitions, shapley_values
 from efface.metrics.shared.cells import CellSums, over_cells
 from efface.metrics.shared.subsets import cells
 from efface.plug.call import Call
+from efface.stages.extract import extract
+from efface.stages.run.curves import planned_run
+from efface.stages.run.run import Run
+from efface.stages.train import train
+from efface.stages.work.measuring import measure_missing
+from efface.training.loop import TrainingSettings
 from efface.types import Split
-from small.batches import normal_numbers
+from small.batches import noise_split, normal_numbers
 from small.cases import (
     BLACK,
     CLASS,
     IMAGES,
+    NOISE,
     WEIGHTS,
     Curved,
     H,
@@ -31,6 +40,7 @@ from small.cases import (
     values_of,
 )
 from small.messages import words
+from small.studies import checked
 
 CHANNELS = (Call(call="efface.erase.post.channel_sum"),)
 NOISY = Call(call="efface.metrics.sensitivity_n.uniform")
@@ -211,3 +221,176 @@ def test_more_cells_than_pixels_are_refused(name, settings):
     shared, _ = probes_of(name, settings).values()
     with pytest.raises(ValueError, match=words("grid 3 pixels")):
         shared.check(Known(), torch.zeros(2, 3, 3, 3))
+
+
+# In-domain: a fine-tuned network
+
+TUNING = {"epochs": 2, "batch_size": 20, "lr": 0.01}
+
+
+def trained_case(folder, maps, train, **changes):
+    """The usual case, which may also train on these images."""
+    data = {"train": train, "test": NOISE}
+    return known_case(folder, maps, data=data, given_training=TrainingSettings(epochs=9), **changes)
+
+
+def test_contributions_of_the_fine_tuned_network_score_one(tmp_path):
+    kept, train = {}, noise_split(20, H, W, channels=3, seed=7, classes=4)
+
+    def once(name, what, make):
+        kept.setdefault(name, make())
+        return kept[name]
+
+    found = scored("idsds", trained_case(tmp_path, normal_numbers(N, H, W), train, once=once), TUNING)
+    weights = kept["idsds"]["fc.weight"]
+    assert not torch.allclose(weights, Known().fc.weight, atol=1e-3)
+    maps = weights[CLASS].unflatten(1, IMAGES.shape[1:]) * IMAGES
+    best = scored("idsds", trained_case(tmp_path, maps, train, once=once), TUNING)
+    np.testing.assert_allclose(best["correlation"], 1, atol=1e-6)
+    assert np.abs(found["correlation"]).max() < 0.9
+
+
+def test_a_fine_tuning_that_changes_nothing_leaves_single_deletion(tmp_path):
+    train = noise_split(20, H, W, channels=3, seed=7, classes=4)
+    here = trained_case(tmp_path, normal_numbers(N, H, W), train)
+    found = scored("idsds", here, {**TUNING, "lr": 1e-12, "score": "probability"})
+    expected = scored("single_deletion", here, {"score": "probability"})
+    np.testing.assert_allclose(found["correlation"], expected["correlation"], atol=1e-6)
+
+
+def test_half_of_the_images_lack_one_cell_and_each_cell_is_lost_equally_often():
+    lost = lacking_cells(4, draws.seeds_of("lost", torch.arange(16_000)))
+    assert set(lost.sum(1).tolist()) == {0, 1}
+    assert abs(lost.any(1).double().mean().item() - 0.5) < 0.02
+    counts = lost.sum(0)
+    assert counts.min() > 500 - 3 * 22
+    assert counts.max() < 500 + 4 * 22
+    assert torch.equal(lost[5:9], lacking_cells(4, draws.seeds_of("lost", torch.arange(5, 9))))
+
+
+class Noting(Known):
+    """Notes the images it is trained on."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes = notes
+
+    def forward(self, images):
+        if self.training:
+            self.notes.append(images.detach().clone())
+        return super().forward(images)
+
+
+def test_it_is_trained_on_images_of_which_some_lack_a_cell_another_one_each_epoch(tmp_path):
+    notes, white = [], Call(call="efface.impute.constant", kwargs={"value": 1.0})
+    black = Split(torch.zeros(40, 3, H, W, dtype=torch.uint8), torch.arange(40) % 4)
+    here = trained_case(tmp_path, normal_numbers(N, H, W), black, build=lambda: Noting(notes), given_network=Noting([]))
+    scored("idsds", here, {"epochs": 2, "batch_size": 40, "cells": 3}, white)
+    labels, seen = cells(3, H, W), []
+    for epoch in notes:
+        where = epoch[:, 0] == 1
+        assert torch.equal(epoch, where[:, None].expand_as(epoch).float())
+        holed = [each for each in where if each.any()]
+        assert 8 <= len(holed) <= 32
+        assert all(torch.equal(each, labels == labels[each][0]) for each in holed)
+        seen.append(sorted(each.numpy().tobytes() for each in where))
+    assert len(seen) == 2
+    assert seen[0] != seen[1]
+
+
+def test_the_fine_tuning_is_that_of_the_paper_unless_told():
+    fit = TrainingSettings(epochs=1, batch_size=7, crop=2, flip=True, keep="best", stop={"loss": 1.0})
+    found = metric("idsds").probes(Point(0.0, 0, BLACK, (), "pixel"))["falls"].tuning.of(fit)
+    assert (found.epochs, found.batch_size, found.crop, found.flip) == (30, 256, 2, True)
+    assert (found.keep, found.stop) == ("last", None)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = found.optimizer([parameter])
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {name: optimizer.defaults[name] for name in ("lr", "momentum", "weight_decay")} == {
+        "lr": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+    }
+    schedule, rates = found.schedule(optimizer, total_steps=30), []
+    for _ in range(30):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(rates, np.repeat([1e-3, 1e-4, 1e-5], 10))
+
+
+def test_it_needs_training_images(tmp_path):
+    here = known_case(tmp_path, normal_numbers(N, H, W), given_training=TrainingSettings(epochs=1))
+    with pytest.raises(ValueError, match=words("idsds train split")):
+        scored("idsds", here, TUNING)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cells": 1}, "cells 1"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"lr": 0.0}, "lr 0.0"),
+        ({"momentum": 1.0}, "momentum 1.0"),
+        ({"decay": -1.0}, "decay -1.0"),
+        ({"step": 0}, "step 0"),
+        ({"batch_size": 0}, "batch_size 0"),
+    ],
+)
+def test_settings_of_the_fine_tuning_that_are_none_are_refused(settings, said):
+    with pytest.raises(ValueError, match=words(f"idsds {said}")):
+        metric("idsds", settings)
+
+
+# Through a study
+
+ALL = [
+    "single_deletion",
+    {"name": "shapley", "kwargs": {"grid": 2}},
+    {"name": "idsds", "kwargs": {"epochs": 1, "batch_size": 8}},
+]
+
+
+def measured(folder, *rounds):
+    """The run of a study whose metrics are those of each round in turn."""
+    folder.mkdir(exist_ok=True)
+    for metrics in rounds:
+        tree = {
+            "out": str(folder / "run"),
+            "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 24, "n_test": 12, "size": 16}},
+            "model": {"call": "small.networks.one_convolution", "kwargs": {"channels": 8, "places": 4}},
+            "fit": {"epochs": 2, "batch_size": 8},
+            "attribution_methods": [
+                {"name": "random", "method": "efface.methods.control.random"},
+                {"name": "gradient", "method": "efface.methods.gradient.gradient"},
+            ],
+            "post": ["channel_sum"],
+            "metrics": metrics,
+            "executor": "efface.execute.serial",
+        }
+        study = checked(folder, tree)
+        train(study)
+        assert extract(study) == []
+        run = Run(study)
+        assert measure_missing(planned_run(run)) == []
+    return run
+
+
+@pytest.mark.long
+def test_a_study_shares_what_no_map_changes_and_goes_on_where_it_stopped(tmp_path):
+    whole, resumed = measured(tmp_path / "whole", ALL), measured(tmp_path / "resumed", ALL[:1], ALL[:2], ALL)
+    for run in (whole, resumed):
+        probes = [row["probe"]["probe"] for row in run.results.records.values()]
+        shared = {"deletions": 1, "coalitions": 1, "tuneddeletions": 1}
+        assert {name: probes.count(name) for name in shared} == shared
+        assert probes.count("cellsums") == 2 * 2  # of two methods and two grids
+        assert len(list((run.folder / "kept").glob("idsds-*.pt"))) == 1
+    found, expected = (
+        {(each.metric, each.score, each.method): each.values for each in planned_run(run).curves}
+        for run in (resumed, whole)
+    )
+    assert len(found) == 2 * 4
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
+        assert np.isfinite(values).any()

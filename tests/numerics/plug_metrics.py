@@ -36,6 +36,7 @@ SETTINGS = {
     ),
     "gan_test": ({"count": 5, "steps": 3, "lr": 0.5},),
     "grid_pointing_game": ({"mosaics": 4},),
+    "idsds": ({"epochs": 1, "batch_size": 8, "lr": 0.1},),
     "infidelity": ({"samples": 4, "size": 3}, {"samples": 4, "perturbation": "noise"}),
     "leakage": ({}, {"top": 0.3}),
     "local_lipschitz": ({"samples": 2},),

@@ -60,6 +60,7 @@ OTHERS = [
     "f_fidelity",
     "faithfulness_correlation",
     "gan_test",
+    "idsds",
     "imputation_detectability",
     "infidelity",
     "insertion",

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.erase.masking import erase, to_float
+from efface.erase.masking import erase, to_float, to_stored
 from efface.erase.ranking import for_unit
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.tokens import drops_tokens
@@ -141,7 +141,8 @@ def _asking(case: Case, network: nn.Module, grid: int, imputer: Call) -> Iterato
 
             def filled(images: Images, gone: Gone, seeds: _Drawn) -> Tensor:
                 masks = gone.to(images.device)[:, labels].repeat_interleave(len(images), 0)
-                return fast(erase(images.repeat(len(gone), 1, 1, 1), masks, fill_of(case, imputer, seeds)))
+                erased = erase(images.repeat(len(gone), 1, 1, 1), masks, fill_of(case, imputer, seeds))
+                return fast(to_float(to_stored(erased)))
 
             yield filled
             return
