@@ -12,8 +12,10 @@ import torch
 
 import efface.metrics.f_fidelity
 import efface.metrics.leakage
-import efface.metrics.monotonicity
 import efface.metrics.probes.erasure
+import efface.metrics.saco
+import efface.metrics.shared.cells
+import efface.metrics.shared.groups
 import efface.metrics.shared.located
 import efface.metrics.shared.subsets
 import efface.metrics.signal_rank
@@ -91,7 +93,9 @@ OWN = {
     "shapley": {"grid": 2},
     "idsds": {"epochs": 1, "batch_size": 16},
     "infidelity": {"samples": 3, "size": 3},
+    "magnitude_aligned": {"steps": 4},
     "monotonicity": {"steps": 4},
+    "saco": {"groups": 4},
     "degradation": {"size": 2, "step": 4},
     "grid_pointing_game": {"mosaics": 2},
     "di_full": {"mosaics": 2},
@@ -141,6 +145,7 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "infidelity_noise": {"post"},
     "leakage": {"post"},
     "local_lipschitz": set(),
+    "magnitude_aligned": {"imputer", "unit", "groups", "post"},
     "mask_leak": {"unit", "groups", "post", "fractions"},
     "max_sensitivity": set(),
     "monotonicity": {"imputer", "unit", "groups", "post"},
@@ -150,6 +155,7 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "relevance_mass": {"post"},
     "relevance_rank": {"post"},
     "robust_accuracy": set(),
+    "saco": {"imputer", "unit", "groups", "post"},
     "shapley": {"imputer", "post"},
     "signal_rank": set(),
     "single_deletion": {"imputer", "post"},
@@ -314,7 +320,7 @@ IN_BLOCKS = {
     ),
     *("local_lipschitz", "max_sensitivity", "monotonicity", "morf", "pixel_perturb", "pointing_game"),
     *("random_logit", "randomisation", "relevance_mass", "relevance_rank", "road", "sensitivity_n", "signal_rank"),
-    *("shapley", "single_deletion", "srg"),
+    *("magnitude_aligned", "saco", "shapley", "single_deletion", "srg"),
 }
 """Metrics of which a study in rounds measures blocks of images."""
 
@@ -351,9 +357,14 @@ def test_studies_md_lists_the_metrics_that_need_all_images_together():
     assert set(re.findall(r"`(\w+)`", listed[1])) == judged - IN_BLOCKS
 
 
-RANKING = (efface.metrics.probes.erasure, efface.metrics.monotonicity, efface.metrics.f_fidelity)
+RANKING = (efface.metrics.probes.erasure, efface.metrics.shared.groups, efface.metrics.f_fidelity)
 SHARING = (efface.metrics.shared.located, efface.metrics.leakage, efface.metrics.signal_rank)
-ERASING = (efface.metrics.shared.subsets, efface.metrics.f_fidelity)
+ERASING = (
+    efface.metrics.shared.subsets,
+    efface.metrics.f_fidelity,
+    efface.metrics.saco,
+    efface.metrics.shared.cells,
+)
 
 
 @pytest.fixture
