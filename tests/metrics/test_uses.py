@@ -135,6 +135,7 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "density_ratio": set(),
     "di_full": {"post"},
     "efficient_randomisation": {"post"},
+    "emd": {"post"},
     "faithfulness_correlation": {"imputer", "unit", "groups", "post"},
     "faithfulness_grid": {"imputer", "post"},
     "gan_test": set(),
@@ -150,6 +151,8 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "max_sensitivity": set(),
     "monotonicity": {"imputer", "unit", "groups", "post"},
     "pointing_game": {"post"},
+    "precision": {"post"},
+    "r_oms": {"imputer", "unit", "groups", "fractions"},
     "random_logit": set(),
     "randomisation": {"fractions"},
     "relevance_mass": {"post"},
@@ -320,7 +323,7 @@ IN_BLOCKS = {
     ),
     *("local_lipschitz", "max_sensitivity", "monotonicity", "morf", "pixel_perturb", "pointing_game"),
     *("random_logit", "randomisation", "relevance_mass", "relevance_rank", "road", "sensitivity_n", "signal_rank"),
-    *("magnitude_aligned", "saco", "shapley", "single_deletion", "srg"),
+    *("emd", "magnitude_aligned", "precision", "saco", "shapley", "single_deletion", "srg"),
 }
 """Metrics of which a study in rounds measures blocks of images."""
 
@@ -396,7 +399,7 @@ def seen(monkeypatch):
 
 
 SIDES = {"floor": math.floor, "min": min, "max": max, "fraction": 0.5, "units": SIZE**2}
-COUNTED = dict.fromkeys((*RANKED, "mask_leak", "imputation_detectability"), (SIDES, 1, "gone")) | {
+COUNTED = dict.fromkeys((*RANKED, "mask_leak", "imputation_detectability", "r_oms"), (SIDES, 1, "gone")) | {
     "degradation": (SIDES | {"patches": 4, "units": 16}, 4, "gone"),
     "f_fidelity": (SIDES | {"side": 32}, 1, "gone"),
     "faithfulness_correlation": (SIDES | {"fraction": 0.2}, 1, "gone"),
@@ -404,7 +407,9 @@ COUNTED = dict.fromkeys((*RANKED, "mask_leak", "imputation_detectability"), (SID
     "leakage": (SIDES, 1, "shared"),
 }
 """What the count's formula is about, how many pixels a unit has, and where its number is seen."""
-TOP = {"relevance_rank": ("as many as the object has", {9}), "signal_rank": ("the first, and the last", {1})}
+TOP = dict.fromkeys(("precision", "relevance_rank"), ("as many as the object has", {9})) | {
+    "signal_rank": ("the first, and the last", {1})
+}
 
 
 @pytest.mark.parametrize("name", first_short(12, ENTRIES))

@@ -28,6 +28,7 @@ SETTINGS = {
     "di_full": ({"mosaics": 4},),
     "diffid": ({}, {"elementwise": True}),
     "efficient_randomisation": ({"bins": 10}, {"bins": 10, "draw": "normal"}, {"bins": 10, "statistics": "keep"}),
+    "emd": ({}, {"side": 4}),
     "f_fidelity": ({"samples": 2},),
     "faithfulness_correlation": (
         {"samples": 6},

@@ -71,6 +71,7 @@ OTHERS = [
     "monotonicity",
     "pixel_perturb",
     "random_logit",
+    "r_oms",
     "randomisation",
     "road",
     "robust_accuracy",
