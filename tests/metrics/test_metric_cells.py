@@ -116,6 +116,27 @@ def test_maps_in_all_orders_score_zero_on_average(tmp_path, name):
         assert values.max() > 0.8
 
 
+class Middle(nn.Module):
+    """The sum of the pixels in the middle of an image of 8 x 8, where a grid of three has its smallest cell."""
+
+    def forward(self, images):
+        inside = images[:, :, 3:5, 3:5].sum((1, 2, 3))
+        return torch.stack([inside + images.mean((1, 2, 3)), -inside], 1)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_positive_noise_scores_zero_on_average_where_cells_differ_in_size(tmp_path, name):
+    count = 200
+    white = Split(torch.full((count, 1, 8, 8), 255, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    maps = draws.uniform(torch.arange(count), (8, 8))
+    here = case_of({"test": white}, Middle(), maps={"test": stored_maps(tmp_path, maps)})
+    for values in scored(
+        name, here, {"cells": 3} if name == "single_deletion" else {"grid": 3, "score": "logit"}
+    ).values():
+        assert abs(values.mean()) < 4 * values.std() / np.sqrt(count)
+        assert values.std() > 0.1
+
+
 @pytest.mark.parametrize("score", ["probability", "logit", "log_probability"])
 @pytest.mark.parametrize("grid", [2, 3])
 def test_shapley_values_add_up_to_the_gain_over_the_empty_image(tmp_path, grid, score):

@@ -151,7 +151,7 @@ class TunedDeletions:
         network = fine_tuned(case, "idsds", removed, self.imputer, settings, {"cells": self.cells})
         with already_there():  # or its steps were told by the training
             case.advance(3.0 * self.tuning.epochs * len(case.data["train"]))
-        return by_cell(deletion_falls(case, network, self.cells, self.score, self.imputer))
+        return Score(by_cell(deletion_falls(case, network, self.cells, self.score, self.imputer)))
 
 
 def lacking_cells(grid: int, seeds: Seeds) -> Bool[Tensor, "n cells"]:

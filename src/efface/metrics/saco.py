@@ -84,7 +84,7 @@ class RankedGroups:
         first = torch.empty(1, *case.data["test"].shape, device=case.device)
         narrow, grouped = replace(case, max_batch=at_once(first, case.max_batch)), isinstance(self.unit, Call)
         found = []
-        for indices, images, classes in image_blocks(narrow, self.groups):
+        for indices, images, classes in image_blocks(narrow, self.groups, whole=True):
             maps, ranks = ranked(case, indices, images, self.post, self.unit)
             fill = fill_of(case, self.imputer, seeds_for(case, "saco fill", indices))
             masks = [group(ranks, k, self.groups, grouped=grouped) for k in range(self.groups)]

@@ -21,6 +21,7 @@ from efface.metrics.shared.cells import (
     cell_labels,
     cell_of,
     check_grid,
+    for_each_pixel,
     over_cells,
     scores_without,
 )
@@ -48,7 +49,8 @@ def shapley(*, grid: int = 3, score: TargetScore = "probability") -> Metric:
 
     The map is signed, with its channels summed (`post`). Both values are 1 for a map of each pixel's contribution, on a
     network that adds up contributions (`score: logit`). Both are 0 on average for a random map. NaN for a map whose
-    pixels are all equal, and for an image whose Shapley values are all equal.
+    pixels are all equal, and for an image whose Shapley values are all equal. Where the cells differ in size, both
+    numbers are divided by the number of pixels of the cell.
 
     With the fill `drop_tokens`, each cell consists of whole patches of the network, and their tokens are dropped. The
     network must have an output without any patch token.
@@ -125,7 +127,8 @@ class Coalitions:
             score=self.score,
             name="shapley",
         )
-        return by_cell(shapley_values(scores).numpy(), rounding=ROUNDING * scores.abs().amax(1).numpy())
+        rounding = ROUNDING * scores.abs().amax(1).numpy()
+        return Score(by_cell(shapley_values(scores).numpy()) | {"rounding": rounding})
 
 
 def coalitions(players: int) -> Gone:
@@ -155,10 +158,6 @@ def shapley_values(scores: Float[Tensor, "n coalitions"]) -> Float[Tensor, "n pl
 
 
 def _correlated(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
-    given, values, rounding = (
-        over_cells(scores["sums"]),
-        over_cells(scores["values"]),
-        scores["values"].values["rounding"],
-    )
-    exact = np.where(np.abs(values) > rounding[:, None], values, 0)
+    values, rounding = over_cells(scores["values"]), scores["values"].values["rounding"]
+    given, exact = for_each_pixel(scores["sums"], np.where(np.abs(values) > rounding[:, None], values, 0))
     return {"spearman": spearman(given, exact), "pearson": pearson(given, exact)}

@@ -17,6 +17,7 @@ from efface.metrics.shared.cells import (
     cell_of,
     check_grid,
     falls,
+    for_each_pixel,
     over_cells,
     scores_without,
     whole_and_singles,
@@ -38,7 +39,8 @@ def single_deletion(*, cells: int = 4, score: TargetScore = "logit") -> Metric:
     Spearman's correlation for each image. The map is signed, with its channels summed (`post`). The fill is `imputer`,
     by default the data set's mean colour, which is 0 after normalisation. The correlation is 1 for a map of each
     pixel's contribution, on a network that adds up contributions. It is 0 on average for a random map. A fall within
-    1e-6 of the score's size counts as 0, so that such falls tie.
+    1e-6 of the score's size counts as 0, so that such falls tie. Where the cells differ in size, sum and fall are
+    divided by the number of pixels of the cell.
 
     NaN for a map whose pixels are all equal, and for an image whose score falls equally without each cell. The page
     counts these images.
@@ -97,7 +99,7 @@ class Deletions:
         cell_labels(network, images, self.cells, tokens=drops_tokens(self.imputer))
 
     def __call__(self, case: Case) -> Score:
-        return by_cell(deletion_falls(case, case.network, self.cells, self.score, self.imputer))
+        return Score(by_cell(deletion_falls(case, case.network, self.cells, self.score, self.imputer)))
 
 
 def deletion_falls(
@@ -110,4 +112,4 @@ def deletion_falls(
 
 def correlated(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
     """Return the rank correlation of the probes `sums` and `falls`."""
-    return {"correlation": spearman(over_cells(scores["sums"]), over_cells(scores["falls"]))}
+    return {"correlation": spearman(*for_each_pixel(scores["sums"], over_cells(scores["falls"])))}

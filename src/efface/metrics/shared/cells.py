@@ -30,7 +30,7 @@ Gone = Bool[Tensor, "s cells"]
 """True for each cell that a draw removes."""
 ROUNDING = 1e-6
 """Part of a score's size; a smaller change is rounding."""
-_CELL = "cell_"
+_CELL, _PIXELS = "cell_", "pixels_"
 _Drawn = Int[Tensor, " rows"]
 _Ask = Callable[[Images, Gone, _Drawn], Float[Tensor, "rows k"]]
 
@@ -38,6 +38,8 @@ _Ask = Callable[[Images, Gone, _Drawn], Float[Tensor, "rows k"]]
 @dataclass(frozen=True)
 class CellSums:
     """The sum of a map over each cell, `cell_0` and on, row by row. NaN for a map whose pixels are all equal.
+
+    `pixels_0` and on are the numbers of pixels of the cells.
 
     tokens: the cells consist of whole patches of the network.
     """
@@ -62,17 +64,32 @@ class CellSums:
             varies = maps.amax(1, keepdim=True) > maps.amin(1, keepdim=True)
             parts.append(torch.where(varies, sums, torch.nan).numpy(force=True))
             case.advance(float(len(indices)))
-        return by_cell(np.concatenate(parts))
+        sizes = labels.flatten().bincount(minlength=self.grid**2).expand(len(case.test_rows), -1).double()
+        return Score(by_cell(np.concatenate(parts)) | by_cell(sizes.numpy(force=True), _PIXELS))
 
 
-def by_cell(values: Float[np.ndarray, "n cells"], **others: Float[np.ndarray, " n"]) -> Score:
-    """Return a score with a value for each cell, and others. `over_cells` reads the cells again."""
-    return Score({f"{_CELL}{number}": values[:, number] for number in range(values.shape[1])} | others)
+def by_cell(values: Float[np.ndarray, "n cells"], prefix: str = _CELL) -> dict[str, np.ndarray]:
+    """Return the values of a score, one for each cell. `over_cells` is the inverse."""
+    return {f"{prefix}{number}": values[:, number] for number in range(values.shape[1])}
 
 
-def over_cells(score: Score) -> Float[np.ndarray, "n cells"]:
+def over_cells(score: Score, prefix: str = _CELL) -> Float[np.ndarray, "n cells"]:
     """Return the values of all cells."""
-    return np.stack([values for name, values in score.values.items() if name.startswith(_CELL)], 1).astype(np.float64)
+    return np.stack([values for name, values in score.values.items() if name.startswith(prefix)], 1).astype(np.float64)
+
+
+def for_each_pixel(
+    sums: Score, effects: Float[np.ndarray, "n cells"]
+) -> tuple[Float[np.ndarray, "n cells"], Float[np.ndarray, "n cells"]]:
+    """Return the map's sums and the effects of the cells, each divided by the number of pixels of its cell.
+
+    Cells of one size have the same correlation as before. Where sizes differ, a map of equal noise has no larger number
+    in a larger cell.
+
+    sums: of `CellSums`.
+    """
+    sizes = over_cells(sums, _PIXELS)
+    return over_cells(sums) / sizes, effects / sizes
 
 
 def cell_of(grid: int) -> str:
@@ -116,7 +133,7 @@ def scores_without(
     narrow = replace(case, max_batch=at_once(_first(case), case.max_batch))
     parts = []
     with _asking(case, network, grid, imputer) as ask, torch.no_grad():
-        for indices, images, classes in image_blocks(narrow, len(gone)):
+        for indices, images, classes in image_blocks(narrow, len(gone), whole=True):
             seeds, some = seeds_for(case, f"{name} fill", indices), []
             for sets in blocks(len(gone), max(1, narrow.max_batch // len(images))):
                 numbers = range(*sets.indices(len(gone)))
