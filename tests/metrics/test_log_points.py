@@ -110,6 +110,7 @@ def test_curves_of_a_study_share_their_probes(tmp_path):
         ("degradation", {"log_points": 4}, "kwargs.log_points patches removed drop"),
         ("completeness", {"log_points": 4}, "kwargs.log_points one number drop"),
         ("f_fidelity", {"log_points": 4}, "kwargs.log_points share taken as explanation drop"),
+        ("roar", {"log_points": 4}, "kwargs.log_points trainings fractions"),
         ("srg", {"log_points": 1}, "log_points greater 2"),
     ],
 )

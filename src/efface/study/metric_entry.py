@@ -132,6 +132,8 @@ class MetricEntry(Strict):
         if given.log_points is not None and not formula.erases:
             axis = f"the axis of this metric is {formula.axis}" if formula.axis else "this metric is one number"
             raise ValueError(f"kwargs.log_points: {axis}, with no fractions that are removed; drop the setting")
+        if given.log_points is not None and formula.sample == "repeats":
+            raise ValueError("kwargs.log_points: each point would cost trainings; list the fractions instead")
         if given.log_points is not None and given.fractions is not None:
             raise ValueError("kwargs.log_points: sets the points, and so does fractions; keep one of the two")
         beside = f" with {', '.join(f'{name}: {value}' for name, value in own.items())}" if own else ""
