@@ -35,6 +35,10 @@ SMALLEST = {
     "bench_maps.py": (["--maps", "64", "--size", "8", "--batch", "16", "--rounds", "1"], r"\d\.\d+x"),
     "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),
     "bench_methods.py": (["--images", "2", "--rounds", "1"], r"SmoothGrad family[^\n]*(\n.*)*?\d\.\d+x"),
+    "bench_metrics.py": (
+        ["--images", "2", "--rounds", "1"],
+        r"single_deletion +17 +\d+\.\d +\d+\.\d\d +<= 1\.3\n(.*\n)*emd, side 8 +0 +\d+\.\d",
+    ),
     "bench_perturb.py": (["--images", "2", "--rounds", "1"], r"\d\.\d+"),
     "bench_evaluate.py": (
         ["--quick"],

@@ -10,6 +10,7 @@ from efface import impute
 from efface.metrics import Point, metric
 from efface.metrics.probes import Erasure, Perturb
 from efface.metrics.probes.tokens import token_logits
+from efface.metrics.shared.cells import cell_labels, over_cells
 from efface.plug.call import Call
 from efface.stages.check import check_run
 from efface.stages.extract import extract
@@ -298,3 +299,35 @@ def test_a_study_does_not_set_the_size_of_tokens(tmp_path):
     unit = {"call": "token", "kwargs": {"token_size": 4}}
     with pytest.raises(InvalidStudyError, match="token_size is 4, but unit token has the size of the network's own"):
         checked(tmp_path, tree(tmp_path, unit=unit, metrics=["morf"]))
+
+
+@pytest.mark.parametrize("name", ["single_deletion", "shapley"])
+def test_cells_whose_tokens_are_dropped(tmp_path, name):
+    maps = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0))
+    here, settings = case(tmp_path, bright_at_5(), maps, One()), {"cells": 3} if name == "single_deletion" else {}
+    shared, sums = metric(name, settings).probes(Point(0.0, 0, DROP, (), "pixel")).values()
+    shared.check(here.network, torch.zeros(2, 3, 12, 12))
+    found = np.stack([shared(here).values[f"cell_{cell}"] for cell in range(9)], 1)
+    gain = (
+        np.array([0.2, 0.4, 0.6]) if name == "single_deletion" else 1 / (1 + np.exp(-np.array([0.2, 0.4, 0.6]))) - 0.5
+    )
+    np.testing.assert_allclose(found, gain[:, None] * (np.arange(9) == 5), atol=1e-6)
+    whole = maps.unflatten(1, (3, 4)).unflatten(3, (3, 4)).sum((2, 4)).flatten(1)
+    np.testing.assert_allclose(over_cells(sums(here)), whole, rtol=1e-5)
+
+
+def test_a_cell_is_made_of_whole_patches():
+    """Three cells across of 4 x 4 patches: the middle one has two patches each way, whatever pixel 3.33 says."""
+    network = VisionTransformer(16, 4, embed_dim=4, depth=1, num_heads=1, num_classes=2)
+    labels = cell_labels(network, torch.zeros(1, 3, 16, 16), 3, tokens=True)
+    assert labels[0].tolist() == [0] * 4 + [1] * 8 + [2] * 4
+    assert torch.equal(labels[:, 0] // 3, labels[0])
+
+
+def test_cells_of_a_transformer_that_needs_a_token_are_refused():
+    network = VisionTransformer(
+        12, 4, embed_dim=8, depth=1, num_heads=2, num_classes=4, class_token=False, global_pool="avg"
+    )
+    shared, _ = metric("shapley").probes(Point(0.0, 0, DROP, (), "pixel")).values()
+    with pytest.raises(ValueError, match=r"empty coalition has no score with drop_tokens.*take another imputer"):
+        shared.check(network, torch.zeros(2, 3, 12, 12))

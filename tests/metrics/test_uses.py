@@ -12,8 +12,10 @@ import torch
 
 import efface.metrics.f_fidelity
 import efface.metrics.leakage
-import efface.metrics.monotonicity
 import efface.metrics.probes.erasure
+import efface.metrics.saco
+import efface.metrics.shared.cells
+import efface.metrics.shared.groups
 import efface.metrics.shared.located
 import efface.metrics.shared.subsets
 import efface.metrics.signal_rank
@@ -88,8 +90,12 @@ OWN = {
     "imputation_detectability": {"epochs": 1, "width": 2, "layers": 1},
     "sensitivity_n": {"samples": 5},
     "faithfulness_correlation": {"samples": 5},
+    "shapley": {"grid": 2},
+    "idsds": {"epochs": 1, "batch_size": 16},
     "infidelity": {"samples": 3, "size": 3},
+    "magnitude_aligned": {"steps": 4},
     "monotonicity": {"steps": 4},
+    "saco": {"groups": 4},
     "degradation": {"size": 2, "step": 4},
     "grid_pointing_game": {"mosaics": 2},
     "di_full": {"mosaics": 2},
@@ -129,25 +135,33 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "density_ratio": set(),
     "di_full": {"post"},
     "efficient_randomisation": {"post"},
+    "emd": {"post"},
     "faithfulness_correlation": {"imputer", "unit", "groups", "post"},
     "faithfulness_grid": {"imputer", "post"},
     "gan_test": set(),
     "grid_pointing_game": {"post"},
+    "idsds": {"imputer", "post"},
     "imputation_detectability": {"imputer", "unit", "groups", "fractions"},
     "infidelity": {"imputer", "post"},
     "infidelity_noise": {"post"},
     "leakage": {"post"},
     "local_lipschitz": set(),
+    "magnitude_aligned": {"imputer", "unit", "groups", "post"},
     "mask_leak": {"unit", "groups", "post", "fractions"},
     "max_sensitivity": set(),
     "monotonicity": {"imputer", "unit", "groups", "post"},
     "pointing_game": {"post"},
+    "precision": {"post"},
+    "r_oms": {"imputer", "unit", "groups", "fractions"},
     "random_logit": set(),
     "randomisation": {"fractions"},
     "relevance_mass": {"post"},
     "relevance_rank": {"post"},
     "robust_accuracy": set(),
+    "saco": {"imputer", "unit", "groups", "post"},
+    "shapley": {"imputer", "post"},
     "signal_rank": set(),
+    "single_deletion": {"imputer", "post"},
     "sparseness": {"unit", "post"},
 }
 PATCH = {"call": "efface.erase.units.patch", "kwargs": {"size": 2}}
@@ -309,7 +323,7 @@ IN_BLOCKS = {
     ),
     *("local_lipschitz", "max_sensitivity", "monotonicity", "morf", "pixel_perturb", "pointing_game"),
     *("random_logit", "randomisation", "relevance_mass", "relevance_rank", "road", "sensitivity_n", "signal_rank"),
-    "srg",
+    *("emd", "magnitude_aligned", "precision", "saco", "shapley", "single_deletion", "srg"),
 }
 """Metrics of which a study in rounds measures blocks of images."""
 
@@ -346,9 +360,14 @@ def test_studies_md_lists_the_metrics_that_need_all_images_together():
     assert set(re.findall(r"`(\w+)`", listed[1])) == judged - IN_BLOCKS
 
 
-RANKING = (efface.metrics.probes.erasure, efface.metrics.monotonicity, efface.metrics.f_fidelity)
+RANKING = (efface.metrics.probes.erasure, efface.metrics.shared.groups, efface.metrics.f_fidelity)
 SHARING = (efface.metrics.shared.located, efface.metrics.leakage, efface.metrics.signal_rank)
-ERASING = (efface.metrics.shared.subsets, efface.metrics.f_fidelity)
+ERASING = (
+    efface.metrics.shared.subsets,
+    efface.metrics.f_fidelity,
+    efface.metrics.saco,
+    efface.metrics.shared.cells,
+)
 
 
 @pytest.fixture
@@ -380,7 +399,7 @@ def seen(monkeypatch):
 
 
 SIDES = {"floor": math.floor, "min": min, "max": max, "fraction": 0.5, "units": SIZE**2}
-COUNTED = dict.fromkeys((*RANKED, "mask_leak", "imputation_detectability"), (SIDES, 1, "gone")) | {
+COUNTED = dict.fromkeys((*RANKED, "mask_leak", "imputation_detectability", "r_oms"), (SIDES, 1, "gone")) | {
     "degradation": (SIDES | {"patches": 4, "units": 16}, 4, "gone"),
     "f_fidelity": (SIDES | {"side": 32}, 1, "gone"),
     "faithfulness_correlation": (SIDES | {"fraction": 0.2}, 1, "gone"),
@@ -388,7 +407,9 @@ COUNTED = dict.fromkeys((*RANKED, "mask_leak", "imputation_detectability"), (SID
     "leakage": (SIDES, 1, "shared"),
 }
 """What the count's formula is about, how many pixels a unit has, and where its number is seen."""
-TOP = {"relevance_rank": ("as many as the object has", {9}), "signal_rank": ("the first, and the last", {1})}
+TOP = dict.fromkeys(("precision", "relevance_rank"), ("as many as the object has", {9})) | {
+    "signal_rank": ("the first, and the last", {1})
+}
 
 
 @pytest.mark.parametrize("name", first_short(12, ENTRIES))

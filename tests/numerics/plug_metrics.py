@@ -28,6 +28,7 @@ SETTINGS = {
     "di_full": ({"mosaics": 4},),
     "diffid": ({}, {"elementwise": True}),
     "efficient_randomisation": ({"bins": 10}, {"bins": 10, "draw": "normal"}, {"bins": 10, "statistics": "keep"}),
+    "emd": ({}, {"side": 4}),
     "f_fidelity": ({"samples": 2},),
     "faithfulness_correlation": (
         {"samples": 6},
@@ -36,9 +37,11 @@ SETTINGS = {
     ),
     "gan_test": ({"count": 5, "steps": 3, "lr": 0.5},),
     "grid_pointing_game": ({"mosaics": 4},),
+    "idsds": ({"epochs": 1, "batch_size": 8, "lr": 0.1},),
     "infidelity": ({"samples": 4, "size": 3}, {"samples": 4, "perturbation": "noise"}),
     "leakage": ({}, {"top": 0.3}),
     "local_lipschitz": ({"samples": 2},),
+    "magnitude_aligned": ({"steps": 4}, {"steps": 3, "way": "deletion"}),
     "max_sensitivity": ({"samples": 2, "radius": 0.1},),
     "monotonicity": ({"steps": 4, "samples": 2},),
     "pointing_game": ({}, {"tolerance": 1.0}),
@@ -49,7 +52,10 @@ SETTINGS = {
         {"layers": ["fc", "layer2"]},
     ),
     "robust_accuracy": ({"eps": [0.1, 0.4], "steps": 2}, {"eps": [0.05], "norm": "linf", "start": "random"}),
+    "saco": ({"groups": 4}, {"groups": 3, "score": "logit"}),
     "sensitivity_n": ({"samples": 4},),
+    "shapley": ({"grid": 2}, {"grid": 2, "score": "logit"}),
+    "single_deletion": ({}, {"cells": 2, "score": "probability"}),
 }
 """Settings of a metric, cut to a few passes; where there are several, each is computed."""
 

@@ -36,7 +36,7 @@ def metric(
     across: lists of values of settings, such as {"imputer": ["channel_mean", "blur"]}. The metric is measured at each
         combination, and the page says how alike its orders of the methods are.
     settings: settings of the metric, and of the study for this metric alone: `imputer`, `fractions`, `unit`, `post`,
-        `repeats`.
+        `repeats`; and `log_points`.
 
     ValueError: a name is missing, or `better` is given for something else than a function.
     """

@@ -1,7 +1,7 @@
 """F-Fidelity: erasure, scored by a network that was fine-tuned on images with random holes."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,20 +11,18 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.erase.batches import Batches
-from efface.erase.masking import erase, pad, to_float, to_stored
+from efface.erase.masking import erase, to_float, to_stored
 from efface.erase.ranking import rank, removed
 from efface.metrics.formula import EVERY, Metric, Point
 from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds, ranks_of
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
+from efface.metrics.shared.fine_tuning import fine_tuned as tuned_on
 from efface.metrics.shared.orders import SIGNED
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
-from efface.store.keys import versions
 from efface.store.results import Score
-from efface.training.loop import TrainingRows, TrainingSettings
-from efface.training.loop import train as train_network
-from efface.types import Imputer, Ranks, Seeds, StoredImages
+from efface.training.loop import TrainingSettings
+from efface.types import Images, Mask, Ranks, Seeds
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 Side = Literal["explanation", "rest"]
@@ -206,48 +204,16 @@ def dropped(
 def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: float) -> nn.Module:
     """Return the given network after fine-tuning on training images without a random part of their pixels.
 
-    It is trained once in a run, for all `epochs`; `fit.stop` is not used. ValueError: the data have no training images,
-    or the optimizer has no learning rate.
+    `fit.stop` is not used. ValueError: the data have no training images, or the optimizer has no learning rate.
     """
-    if "train" not in case.data:
-        raise ValueError("f_fidelity: the data have no 'train' split to fine-tune on; take other data, or drop it")
-    given, train = case.network, case.data["train"]
     settings = case.training.model_copy(
         update={"epochs": epochs, "stop": None, "schedule": None, "optimizer": _slower(case.training.optimizer, rate)}
     )
-    what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity()} | versions("metric.f_fidelity")
 
-    def start() -> nn.Module:
-        network = case.build()
-        network.load_state_dict(given.state_dict())
-        return network
+    def holes(images: Images, seeds: Seeds) -> Mask:
+        return removed(rank(draws.uniform(seeds, tuple(images.shape[2:])), seeds), beta, "most_first")
 
-    def make() -> dict[str, Tensor]:
-        holed = _with_holes(case, imputer, beta, settings.crop)
-        seed = draws.seed_of(f"{case.seed} f_fidelity")
-        rows = TrainingRows(train.training, train.validation)
-        return train_network(
-            start, holed, rows, train.targets, settings, seed=seed, device=case.device
-        ).network.state_dict()
-
-    network = start()
-    network.load_state_dict(case.once("f_fidelity", what, make))
-    return network.to(case.device).eval()
-
-
-def _with_holes(case: Case, imputer: Call, beta: float, width: int) -> Batches:
-    """Return the function that yields training images without random pixels, other ones in each epoch."""
-    train = case.data["train"]
-
-    def batches(indices: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
-        for part in indices.cpu().split(size):
-            images = to_float(read_rows(train.images, part).to(case.device))
-            seeds = draws.fold(draws.seeds_of(f"{case.seed} f_fidelity train", part), epoch).to(case.device)
-            gone = removed(rank(draws.uniform(seeds, tuple(images.shape[2:])), seeds), beta, "most_first")
-            fill: Imputer = fill_of(case, imputer, fill_seeds(case, "train", part))
-            yield to_stored(pad(erase(images, gone, fill), width, fill))
-
-    return batches
+    return tuned_on(case, "f_fidelity", holes, imputer, settings, {"beta": beta})
 
 
 def _slower(optimizer: Call, rate: float) -> Call:

@@ -1,36 +1,35 @@
 """Monotonicity: whether the score rises as pixels return, and whether larger values of the map have larger effects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.erase.contract import labels_of
 from efface.erase.masking import erase
-from efface.erase.ranking import for_unit, removed
+from efface.erase.ranking import removed
 from efface.metrics.formula import Metric, values_of
-from efface.metrics.probes import Case, Description, Needs, fill_of, ranks_of
-from efface.metrics.probes.description import SHUFFLED, by_fields
+from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.shared.effects import (
     answers,
     check_positive,
     identity_of,
     image_blocks,
-    reduced,
     seeds_for,
     spearman,
 )
+from efface.metrics.shared.groups import check_units, described, group, group_sums, ranked
 from efface.metrics.shared.orders import SIGNED, UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
 from efface.types import Images, Imputer, Ranks, Targets, TargetScore
 
+_STEPS = "monotonicity: steps"
 _EXACT = 1e-6  # of the score's size; a smaller fall is rounding
 
 
@@ -104,23 +103,17 @@ class Groups:
         return float(self._passes * images["test"])
 
     def describe(self) -> Description:
-        count = f"floor(k / {self.steps} * units + 1e-6) in the first k groups"
-        return replace(by_fields(self), ties=SHUFFLED, count=count)
+        return described(self.steps, self.unit, self.imputer)
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """Raise ValueError if there are more groups than units in each of these images."""
-        if isinstance(self.unit, Call):
-            units = int(labels_of(self.unit, images).max()) + 1
-        else:
-            units = images[0].numel() if self.unit == "feature" else images[0, 0].numel()
-        _enough(units, self.steps)
+        check_units(_STEPS, self.steps, self.unit, images)
 
     def __call__(self, case: Case) -> Score:
         results = []
         for indices, images, classes in image_blocks(case, self._passes):
-            c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", indices.to(case.device))
-            maps = for_unit(reduced(case, indices, self.post), "feature" if self.unit == "feature" else "pixel", c)
-            ranks = ranks_of(maps, images, post=(), unit=self.unit, ties=ties, channels=c)
+            maps, ranks = ranked(case, indices, images, self.post, self.unit)
+            grouped = isinstance(self.unit, Call)
             seeds = seeds_for(case, "monotonicity fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.times)]
             effects = group_effects(
@@ -130,11 +123,12 @@ class Groups:
                 ranks,
                 fills,
                 steps=self.steps,
-                grouped=isinstance(self.unit, Call),
+                grouped=grouped,
                 score=self.score,
                 max_batch=case.max_batch,
             )
-            results.append((*effects, _sums(maps, ranks, self.steps, grouped=isinstance(self.unit, Call))))
+            sums = group_sums(maps, ranks, self.steps, grouped=grouped, setting=_STEPS)
+            results.append((*effects, sums))
         return _score(*(torch.cat(parts).numpy() for parts in zip(*results, strict=True)))
 
     @property
@@ -165,7 +159,7 @@ def group_effects(
         return erase(images, removed(ranks, 1 - k / steps, "most_first", grouped=grouped), imputers[0])
 
     def alone(k: int) -> Images:
-        return erase(images, _group(ranks, k // len(imputers), steps, grouped=grouped), imputers[k % len(imputers)])
+        return erase(images, group(ranks, k // len(imputers), steps, grouped=grouped), imputers[k % len(imputers)])
 
     rising = answers(network, images, classes, returning, steps + 1, score=score, max_batch=max_batch)
     without = answers(network, images, classes, alone, steps * len(imputers), score=score, max_batch=max_batch)
@@ -177,27 +171,6 @@ def rising_share(scores: Float[np.ndarray, "n steps"]) -> Float[np.ndarray, " n"
     """Share of steps between consecutive scores that are not a fall."""
     allowed = _EXACT * np.abs(scores).max(1, keepdims=True)
     return np.asarray((np.diff(scores, axis=1) >= -allowed).mean(1))
-
-
-def _group(ranks: Ranks, k: int, steps: int, *, grouped: bool) -> Bool[Tensor, "n *places"]:
-    """Return a mask of the k-th group of the ranking."""
-    upto = removed(ranks, (k + 1) / steps, "most_first", grouped=grouped)
-    return upto & ~removed(ranks, k / steps, "most_first", grouped=grouped)
-
-
-def _sums(maps: Tensor, ranks: Ranks, steps: int, *, grouped: bool) -> Float[Tensor, "n {steps}"]:
-    """Return the map's sum over each group, NaN for an image with fewer units than groups."""
-    units = ranks.flatten(1).amax(1).cpu() + 1
-    if not grouped:
-        _enough(int(units.min()), steps)
-    parts = [_group(ranks, k, steps, grouped=grouped) for k in range(steps)]
-    sums = torch.stack([torch.where(group, maps.double(), 0).flatten(1).sum(1) for group in parts], 1).cpu()
-    return sums.masked_fill(units[:, None] < steps, torch.nan)
-
-
-def _enough(units: int, steps: int) -> None:
-    if units < steps:
-        raise ValueError(f"monotonicity: steps is {steps}; expected at most the image's {units} units: lower it")
 
 
 def _score(

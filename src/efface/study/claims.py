@@ -30,8 +30,10 @@ def unfounded(claims: Sequence[Claim], by_variant: Mapping[str, VariantNames]) -
 
 
 def listed_points(entry: MetricEntry, fractions: Sequence[float]) -> tuple[float, ...] | None:
-    """Return the points of a metric's curve, ascending; None where the shape of the images decides them."""
+    """Return the points of a metric's curve, ascending; None where the images decide them."""
     own = entry.kwargs.fractions
+    if entry.kwargs.log_points is not None:
+        return None
     if entry.formula.points_for is not None:
         return None if own is None else tuple(sorted(set(own)))
     return tuple(sorted({0.0, *(own or entry.paper.fractions or fractions)}))

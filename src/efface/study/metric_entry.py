@@ -20,11 +20,15 @@ class MetricSettings(BaseModel):
     """Settings of one metric: those that every metric may have, and the metric's own.
 
     A shared setting that is left out has the study's value.
+
+    log_points: in place of `fractions`, as many numbers of removed units from 1 to all of them, evenly spaced in their
+        logarithm and rounded. No unit and all units are added, and equal numbers count once.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     imputer: ImputerCall | None = None
     fractions: tuple[Fraction, ...] | None = Field(default=None, min_length=1)
+    log_points: Annotated[int, Field(ge=2, le=MOST)] | None = None
     unit: UnitCall | None = None
     post: Post | None = None
     repeats: Annotated[PositiveInt, Field(le=MOST)] | None = None
@@ -125,6 +129,13 @@ class MetricEntry(Strict):
             raise ValueError(
                 "kwargs.fractions: this metric is one number without points at fractions; drop the setting"
             )
+        if given.log_points is not None and not formula.erases:
+            axis = f"the axis of this metric is {formula.axis}" if formula.axis else "this metric is one number"
+            raise ValueError(f"kwargs.log_points: {axis}, with no fractions that are removed; drop the setting")
+        if given.log_points is not None and formula.sample == "repeats":
+            raise ValueError("kwargs.log_points: each point would cost trainings; list the fractions instead")
+        if given.log_points is not None and given.fractions is not None:
+            raise ValueError("kwargs.log_points: sets the points, and so does fractions; keep one of the two")
         beside = f" with {', '.join(f'{name}: {value}' for name, value in own.items())}" if own else ""
         for name in ("imputer", "unit", "post"):
             if getattr(given, name) is not None and name not in formula.uses:

@@ -90,7 +90,8 @@ class Probe(Protocol):
     * `map_values`: "pixel" or "feature", for a probe without a field `unit`. The values of a map that it reads.
       `efface check` uses it to test that the maps have this shape.
     * `can_drop_tokens = True`: its fill may be one that drops tokens, which makes no filled images. It then scores by
-      `efface.metrics.probes.tokens.token_logits`.
+      `efface.metrics.probes.tokens.token_logits`. `can_drop_tokens = "cells"`: it drops all tokens of a cell by itself,
+      so the unit need not be `token`.
     * a field `post`: the changes of a map before the probe reads it.
     """
 

@@ -39,10 +39,11 @@ def unfit_to_drop(probe: Any, unit: object) -> Iterator[str]:
     if not isinstance(imputer, Call) or not drops_tokens(imputer):
         return
     who, fill = f"the probe {type(probe).__name__}", imputer.call.rpartition(".")[2]
-    if not getattr(probe, "can_drop_tokens", False):
+    able = getattr(probe, "can_drop_tokens", False)
+    if not able:
         does = "trains a network on filled images" if not probe.needs.network else "reads filled images"
         yield f"its fill {fill} drops tokens of the given network, but {who} {does}; give this metric another imputer"
-    elif not isinstance(unit, Call) or unit.call != _UNIT:
+    elif able != "cells" and (not isinstance(unit, Call) or unit.call != _UNIT):
         yield f"its fill {fill} drops whole tokens, but its unit is {text(unit)}; set unit: token"
 
 

@@ -1,4 +1,4 @@
-"""Localisation: three scores of how much of a map lies on the true object, and their probe. They need masks."""
+"""Localisation: scores of how much of a map lies on the true object, and their probe. They need masks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,8 @@ from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
 
-Measure = Literal["pointing_game", "relevance_mass", "relevance_rank"]
+_AS_MANY = "as many as the object has"
+Measure = Literal["pointing_game", "precision", "relevance_mass", "relevance_rank"]
 
 
 def pointing_game(
@@ -71,7 +72,7 @@ def share_of_top(
 
 @dataclass(frozen=True)
 class Located:
-    """One of the three scores, for the maps after `post`."""
+    """One of these scores, for the maps after `post`."""
 
     measure: Measure
     post: tuple[Call, ...]
@@ -82,7 +83,7 @@ class Located:
 
     def describe(self) -> Description:
         """Return the description. The mass ranks no pixel, so it has neither ties nor count."""
-        counts = {"pointing_game": "the first", "relevance_rank": "as many as the object has"}
+        counts = {"pointing_game": "the first"} | dict.fromkeys(("precision", "relevance_rank"), _AS_MANY)
         if self.measure not in counts:
             return by_fields(self)
         return replace(by_fields(self), ties=SHARED, count=counts[self.measure])
@@ -108,6 +109,8 @@ class Located:
         match self.measure:
             case "pointing_game":
                 return pointing_game(maps, masks, tolerance=self.tolerance)
+            case "precision":
+                return relevance_rank(maps.abs(), masks)
             case "relevance_mass":
                 return relevance_mass(maps, masks)
             case "relevance_rank":

@@ -19,7 +19,7 @@ from efface.metrics.probes.description import reading
 from efface.plug.call import Call
 from efface.report.stats import Looks
 from efface.stages.run.map_files import map_store, provenance
-from efface.stages.run.points import axis_points, looks_of, point_of, repeats_of
+from efface.stages.run.points import axis_points, looks_of, most_points, point_of, repeats_of
 from efface.stages.run.provenance import measured_areas, probe_code
 from efface.stages.run.run import Run
 from efface.stages.run.views import NETWORK, View
@@ -148,8 +148,7 @@ def _refuse_too_many(run: Run) -> None:
     """Raise ValueError for a study that cannot be planned in a minute."""
     points = 0
     for metric in run.study.metrics:
-        places = len(axis_points(run, metric)) if metric.formula.axis else 1
-        points += len((*run.views, *run.twins)) * repeats_of(run, metric) * places
+        points += len((*run.views, *run.twins)) * repeats_of(run, metric) * most_points(run, metric)
         if points > MOST_POINTS:
             said = f"metrics: the study has {points:,} points up to '{metric.name}'; expected at most {MOST_POINTS:,}"
             raise ValueError(f"{said}: list fewer fractions, repeats or methods")

@@ -2,13 +2,20 @@
 
 import math
 
+import numpy as np
+import torch
+
+from efface.erase.contract import labels_of
+from efface.erase.masking import to_float
 from efface.metrics import Point
 from efface.plug.call import Call
 from efface.report.stats import Looks
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
+from efface.store.arrays import read_rows
 from efface.study.claims import listed_points
 from efface.study.metric_entry import MetricEntry
+from efface.types import Unit
 
 FIRST_IMAGES, FIRST_REPEATS = 20, 3
 """Images and repeats of the first round. Fewer repeats have no test."""
@@ -22,8 +29,45 @@ def axis_points(run: Run, entry: MetricEntry) -> tuple[float, ...]:
     """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
     if (listed := listed_points(entry, run.study.fractions)) is not None:
         return listed
+    if entry.kwargs.log_points is not None:
+        return log_fractions(entry.kwargs.log_points, _units(run, unit_of(run, entry)))
     assert entry.formula.points_for is not None
     return entry.formula.points_for(run.data["test"].shape)
+
+
+def most_points(run: Run, entry: MetricEntry) -> int:
+    """Return the largest number of points that a metric may have. No unit forms its groups for this."""
+    if not entry.formula.axis:
+        return 1
+    asked = entry.kwargs.log_points
+    return len(axis_points(run, entry)) if asked is None else asked + 2
+
+
+def log_fractions(count: int, units: int) -> tuple[float, ...]:
+    """Return fractions that remove `count` numbers of units from 1 to all, evenly spaced in their logarithm; 0 and 1.
+
+    The numbers are rounded, and equal ones count once.
+
+    Source: Blücher, Vielhaben & Strodthoff 2024, released code (arXiv:2401.06654), with 15 numbers.
+    """
+    numbers = {0, *np.geomspace(1, units, count).round().astype(int).tolist(), units}
+    return tuple(number / units for number in sorted(numbers))
+
+
+def _units(run: Run, unit: Unit | Call) -> int:
+    """Return the number of units of the first test image."""
+    c, h, w = run.data["test"].shape
+    if isinstance(unit, Call):
+        if unit not in run.group_counts:
+            first = to_float(read_rows(run.data["test"].images, torch.tensor([0])))
+            try:
+                run.group_counts[unit] = int(labels_of(unit, first).max()) + 1
+            except ValueError:
+                raise
+            except Exception as error:
+                raise ValueError(f"unit: {unit.call} fails: {type(error).__name__}: {error}") from error
+        return run.group_counts[unit]
+    return h * w if unit == "pixel" else c * h * w
 
 
 def repeats_of(run: Run, entry: MetricEntry) -> int:
@@ -42,8 +86,13 @@ def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0
     post = next(stated for stated in (view.post, own.post, paper.post, study.post) if stated is not None)
     post = post if view.blur is None else (*post, view.blur)
     imputer = own.imputer or paper.imputer or study.imputer
-    unit = own.unit or paper.unit or study.unit
-    return Point(x, repeat, imputer, tuple(post), run.unit_of(unit) if isinstance(unit, Call) else unit)
+    return Point(x, repeat, imputer, tuple(post), unit_of(run, entry))
+
+
+def unit_of(run: Run, entry: MetricEntry) -> Unit | Call:
+    """Return the unit of a metric. ValueError: it asks for the patches of a network that has none."""
+    unit = entry.kwargs.unit or entry.paper.unit or run.study.unit
+    return run.unit_of(unit) if isinstance(unit, Call) else unit
 
 
 def looks_of(run: Run, entry: MetricEntry, *, methods: int, in_blocks: bool) -> Looks | None:

@@ -190,6 +190,11 @@ class Run:
         """The units that were asked for so far, by what the study says of them."""
         return {}
 
+    @cached_property
+    def group_counts(self) -> dict[Call, int]:
+        """Number of groups of the first test image, by unit, of the units that were counted so far."""
+        return {}
+
     def _token_size(self, unit: Call) -> list[int]:
         """Height and width of the first network's patches. A network that is not trained yet has the same."""
         images = to_float(read_rows(self.data["test"].images, torch.arange(1)).to(self.device))

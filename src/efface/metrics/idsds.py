@@ -1,0 +1,161 @@
+"""IDSDS, in-domain single deletion: `single_deletion` of a network that was fine-tuned on images without a cell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from efface import draws
+from efface.execute.task_status import already_there
+from efface.metrics.formula import Metric
+from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes.description import text
+from efface.metrics.shared.cells import CellSums, by_cell, cell_labels, cell_of, check_grid
+from efface.metrics.shared.effects import check_positive, identity_of
+from efface.metrics.shared.fine_tuning import fine_tuned
+from efface.metrics.shared.orders import SIGNED
+from efface.metrics.single_deletion import DEFAULTS, MOST_CELLS, correlated, deletion_falls
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import TrainingSettings
+from efface.types import Images, Seeds, TargetScore
+
+
+def idsds(
+    *,
+    cells: int = 4,
+    score: TargetScore = "logit",
+    epochs: int = 30,
+    lr: float = 0.001,
+    momentum: float = 0.9,
+    decay: float = 1e-4,
+    step: int = 10,
+    batch_size: int = 256,
+) -> Metric:
+    """Rank correlation of the map's sum over a cell with the fall of the score without it, for a fine-tuned network.
+
+    It is `single_deletion` for a network that knows images without a cell: the given network, fine-tuned on training
+    images of which half lose one random cell, another one in each epoch. The fill is `imputer`, by default the data
+    set's mean colour, which is 0 after normalisation. All methods share the fine-tuned network and its scores. The maps
+    are those of the given network.
+
+    A value is missing for a map whose pixels are all equal, and for an image whose score falls equally without each
+    cell. The page counts these images.
+
+    cells: cells across and down, 2 to 32. An image costs one forward pass for each cell, and one more.
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
+    epochs: epochs of the fine-tuning from the given weights, at least 1, once in a run.
+    lr: learning rate of SGD, above 0.
+    momentum: momentum of SGD, from 0 to below 1.
+    decay: weight decay, at least 0.
+    step: epochs after which the learning rate falls to a tenth, at least 1.
+    batch_size: images in a step, at least 1.
+
+    Crop, flip, augmentations, loss and number format are those of the study's `fit`.
+
+    Source: Hesse, Schaub-Meyer & Roth 2024 (arXiv:2407.11910).
+    Differs: the maps are those of the given network, where the authors explain the fine-tuned one; a random crop comes
+        after the deletion, so it may move the cell; an image without a value is counted, where the code leaves it out;
+        the fill is the mean of this data set, where the code's zero after normalisation is that of ImageNet.
+    """
+    check_grid("idsds", "cells", cells, MOST_CELLS)
+    check_positive("idsds", epochs=epochs, lr=lr, step=step, batch_size=batch_size)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"idsds: momentum is {momentum}; expected a number from 0 to below 1: change it")
+    if not decay >= 0:
+        raise ValueError(f"idsds: decay is {decay}; expected a number of at least 0: change it")
+    tuning = FineTuning(epochs, lr, momentum, decay, step, batch_size)
+    return Metric(
+        probes=lambda point: {
+            "falls": TunedDeletions(cells, score, point.imputer, tuning),
+            "sums": CellSums(cells, point.post),
+        },
+        value=correlated,
+        direction={"correlation": "higher"},
+        ranges={"correlation": SIGNED},
+        sample="images",
+        uses=frozenset({"imputer", "post"}),
+        caption="The network is fine-tuned on images of which half lack a cell of a grid, so that such images are not "
+        "strange to it. Then each cell is erased alone. The larger the sum of a truthful map over a cell, the further "
+        "the score falls without it.",
+        family="faithfulness",
+        defaults=DEFAULTS,
+        axis="",
+        needs_fit=True,
+    )
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Settings of the fine-tuning."""
+
+    epochs: int
+    lr: float
+    momentum: float
+    decay: float
+    step: int
+    batch_size: int
+
+    def of(self, fit: TrainingSettings) -> TrainingSettings:
+        """Return these settings, and those of the study's `fit` for all others."""
+        sgd = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.decay}
+        return fit.model_copy(
+            update={
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "optimizer": Call(call="torch.optim.SGD", kwargs=sgd),
+                "schedule": Call(call="torch.optim.lr_scheduler.StepLR", kwargs={"step_size": self.step}),
+                "schedule_each": "epoch",
+                "keep": "last",
+                "stop": None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class TunedDeletions:
+    """Fall of the fine-tuned network's score without each single cell. All methods share it."""
+
+    cells: int
+    score: TargetScore
+    imputer: Call
+    tuning: FineTuning
+
+    needs = Needs(maps=False, training=True)
+
+    def identity(self) -> dict[str, object]:
+        """Return its fields, those of the fine-tuning among them."""
+        return identity_of(self) | {"tuning": vars(self.tuning)}
+
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
+        """Forward passes. A training step counts three."""
+        return float(3 * self.tuning.epochs * images["train"] + (self.cells**2 + 1) * images["test"])
+
+    def describe(self) -> Description:
+        return Description(unit=cell_of(self.cells), imputer=text(self.imputer))
+
+    def check(self, network: nn.Module, images: Images) -> None:
+        """Raise ValueError if the grid has more cells across than the images have pixels."""
+        cell_labels(network, images, self.cells, tokens=False)
+
+    def __call__(self, case: Case) -> Score:
+        h, w = case.data["test"].shape[1:]
+        labels = cell_labels(case.network, torch.empty(1, 1, h, w), self.cells, tokens=False).to(case.device)
+
+        def removed(_images: Images, seeds: Seeds) -> Bool[Tensor, "n h w"]:
+            return lacking_cells(self.cells, seeds)[:, labels]
+
+        settings = self.tuning.of(case.training)
+        network = fine_tuned(case, "idsds", removed, self.imputer, settings, {"cells": self.cells})
+        with already_there():  # or its steps were told by the training
+            case.advance(3.0 * self.tuning.epochs * len(case.data["train"]))
+        return Score(by_cell(deletion_falls(case, network, self.cells, self.score, self.imputer)))
+
+
+def lacking_cells(grid: int, seeds: Seeds) -> Bool[Tensor, "n cells"]:
+    """Return the one cell that an image lacks, for half of the images at random; none for the others."""
+    cells, (lacks, which) = grid**2, draws.uniform(seeds, (2,)).unbind(1)
+    lost = (which * cells).long().clamp_max(cells - 1)
+    return (torch.arange(cells, device=seeds.device) == lost[:, None]) & (lacks < 0.5)[:, None]
