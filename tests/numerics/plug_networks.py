@@ -11,6 +11,7 @@ from efface.data.folder import image_folder
 from efface.data.patches import patches
 from efface.data.subset import balanced, resized, stratified
 from efface.data.synthetic import blockwise, one_signal
+from efface.data.tris import tris
 from efface.models.activation import nonlinearity
 from efface.models.cifar import resnet, resnet9, resnet18, resnet34, resnet50, vgg, vgg5, vgg7, vgg11, vgg14
 from efface.models.preact import preact_resnet, preact_resnet18
@@ -138,6 +139,22 @@ def _several_signals():
 def _blockwise():
     more = {"d": 5, "size": 2, "relevant": 3, "eta": 0.4}
     return _named(plain=blockwise(n_train=14, n_test=6), other=blockwise(**more, n_train=9, n_test=6, seed=3, limit=6))
+
+
+@golden("data.tris")
+def _tris():
+    photographs = inputs.folder()
+    for number, image in enumerate(inputs.stored(3, 31, size=12)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(photographs / f"{number}.png")
+    few, natural = {"n_train": 8, "n_test": 4}, {"background": "natural", "natural": str(photographs)}
+    found = {"plain": tris(**few), "large": tris(size=64, background="correlated", n_train=2, n_test=2)}
+    for scenario, more in {
+        "multiplicative": natural,
+        "translations_rotations": {"limit": 4},
+        "xor": {"seed": 1},
+    }.items():
+        found[scenario] = tris(scenario=scenario, **few, **more)
+    return _named(**found)
 
 
 @golden("data.image_folder")
