@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from efface.data.blocks import blocks, null_block
+from efface.data.designed import designed as designed_data
 from efface.data.digits import digits
 from efface.data.folder import image_folder
 from efface.data.patches import patches
@@ -14,6 +15,7 @@ from efface.data.synthetic import blockwise, one_signal
 from efface.data.tris import tris
 from efface.models.activation import nonlinearity
 from efface.models.cifar import resnet, resnet9, resnet18, resnet34, resnet50, vgg, vgg5, vgg7, vgg11, vgg14
+from efface.models.designed import designed
 from efface.models.preact import preact_resnet, preact_resnet18
 from efface.models.resnet import resnet8, resnet8_wide, resnet20, resnet32, resnet44, resnet56
 from efface.models.small import mlp, mnist_cnn
@@ -78,6 +80,17 @@ def _nonlinearity():
     return {name: nonlinearity(name, 3.0)()(x) for name in ("softplus", "relu")}
 
 
+@golden("model.designed")
+def _designed():
+    found, targets = {}, torch.tensor([0, 1, 1, 0])
+    shown = inputs.images(4, size=16)
+    for kind in ("counter", "or", "and", "contrast"):
+        net = designed(kind=kind)
+        with torch.no_grad():
+            found |= {f"{kind}_logits": net(shown), f"{kind}_map": net.exact_map(shown, targets)}
+    return found
+
+
 @golden("model.torchvision")
 def _load():
     with torch.random.fork_rng():
@@ -139,6 +152,12 @@ def _several_signals():
 def _blockwise():
     more = {"d": 5, "size": 2, "relevant": 3, "eta": 0.4}
     return _named(plain=blockwise(n_train=14, n_test=6), other=blockwise(**more, n_train=9, n_test=6, seed=3, limit=6))
+
+
+@golden("data.designed")
+def _designed_data():
+    few = {"n_train": 6, "n_test": 4, "seed": 2}
+    return _named(**{kind: designed_data(kind=kind, **few) for kind in ("counter", "or", "and", "contrast")})
 
 
 @golden("data.tris")
