@@ -45,7 +45,7 @@ MethodName = Annotated[str, AfterValidator(_printable)]
 MOST = 1_000
 """Largest number of entries of a list, of runs of a study, of repeats and of draws."""
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
-FILL_OFFERS = ("mean", "seeds")
+FILL_OFFERS = ("mean", "seeds", "training")
 """Keywords that an imputer receives if it names them."""
 UNIT_OFFERS = ("token_size",)
 """Keywords that a unit receives if it names them."""
