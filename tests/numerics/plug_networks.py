@@ -12,6 +12,7 @@ from efface.data.folder import image_folder
 from efface.data.patches import patches
 from efface.data.subset import balanced, resized, stratified
 from efface.data.synthetic import blockwise, one_signal
+from efface.data.trigger import trigger
 from efface.data.tris import tris
 from efface.models.activation import nonlinearity
 from efface.models.cifar import resnet, resnet9, resnet18, resnet34, resnet50, vgg, vgg5, vgg7, vgg11, vgg14
@@ -158,6 +159,14 @@ def _blockwise():
 def _designed_data():
     few = {"n_train": 6, "n_test": 4, "seed": 2}
     return _named(**{kind: designed_data(kind=kind, **few) for kind in ("counter", "or", "and", "contrast")})
+
+
+@golden("data.trigger")
+def _trigger():
+    return _named(
+        corner=trigger(of=inputs.data, target=1, share=0.3, validation=0.2),
+        anywhere=trigger(of=inputs.data, target=2, size=2, place="random", test_share=1.0, seed=3),
+    )
 
 
 @golden("data.tris")
