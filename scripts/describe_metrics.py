@@ -23,8 +23,8 @@ from efface.report.table import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ARROWS = {"lower": "&darr;", "higher": "&uarr;", "none": "(describes)"}
-HANDED = {"images", "removed", "mean", "seeds", "token_size"}  # passed by efface, so no settings of a study
-NOTEBOOK = {"sources", "pixels"}
+HANDED = {"images", "removed", "mean", "seeds", "training", "token_size"}  # passed by efface, so no settings of a study
+NOTEBOOK = {"sources", "pixels", "rows"}
 SHORT = ("efface.impute.", "efface.erase.units.", "efface.erase.post.")
 LISTED = 9  # points that are written out
 

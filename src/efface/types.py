@@ -30,6 +30,8 @@ Seeds = Int[Tensor, " n"]
 Order = Literal["most_first", "least_first"]
 Unit = Literal["pixel", "feature"]
 """Units that a map ranks if it forms no groups: pixels with all their channels, or each channel of a pixel."""
+Knows = Literal["nothing", "metric", "truth"]
+"""What a control knows of the network: nothing, the response that a metric measures, or its exact map."""
 TargetScore = Literal["logit", "log_probability", "probability", "loss"]
 """Score of the target class that is differentiated: output before softmax, (log) probability, or cross entropy."""
 

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.stats import chisquare
 
-from efface import impute
+from efface import draws, impute
 from efface.erase.blur import spot_weights
-from efface.impute.draw import check_histogram
+from efface.impute.draw import check_histogram, check_train_image
+from efface.impute.inpaint import check_inpaint
+from efface.metrics.probes.erasure import fills_averaged
 from efface.plug.call import Call
 from efface.plug.words import index
+from small.batches import noise_split
 from small.messages import words
 
 IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -44,6 +48,78 @@ def test_a_colour_of_other_channels_is_refused(values):
         impute.constant(IMAGES, GONE, value=values)
     with pytest.raises(ValueError, match=words(said)):
         impute.channel_mean(IMAGES, GONE, mean=values)
+
+
+def test_train_image_is_one_training_image_for_all_that_is_removed():
+    training = noise_split(7, 6, 5, seed=3, validation=torch.tensor([0, 4]))
+    own = draws.seeds_of("train image", torch.arange(4))
+    filled = impute.train_image(IMAGES, GONE, training=training, seeds=own)
+    known = training.images.float() / 255
+    rows = [int((known == image).flatten(1).all(1).nonzero()) for image in filled]
+    assert not {0, 4} & {*rows}, "validation rows are not drawn"
+    assert torch.equal(filled[2:3], impute.train_image(IMAGES[2:3], GONE[2:3], training=training, seeds=own[2:3]))
+    given = torch.tensor([6, 6, 1, 2])
+    assert torch.equal(impute.train_image(IMAGES, GONE, training=training, rows=given), known[given])
+
+
+def test_train_image_draws_each_training_image_evenly_and_reaches_beyond_the_border():
+    training = noise_split(5, 6, 5, seed=3)
+    many = IMAGES[:1].expand(3000, -1, -1, -1)
+    gone = GONE[:1].expand(3000, -1, -1)
+    filled = impute.train_image(many, gone, training=training, seeds=draws.seeds_of("even", torch.arange(3000)))
+    counts = [(filled == image).flatten(1).all(1).sum().item() for image in training.images.float() / 255]
+    assert sum(counts) == 3000
+    assert chisquare(counts).pvalue > 0.001
+    wide = torch.nn.functional.pad(IMAGES, (2, 2, 2, 2))
+    padded = impute.train_image(wide, wide[:, 0] > 0, training=training, rows=torch.arange(4))
+    assert torch.equal(padded[:, :, 2:-2, 2:-2], training.images[:4].float() / 255)
+    assert torch.equal(padded[:, :, 0, 2:-2], padded[:, :, 2, 2:-2])
+
+
+def test_train_image_without_training_images_or_samples_is_refused():
+    with pytest.raises(ValueError, match=words("train_image training split")):
+        impute.train_image(IMAGES, GONE, training=None, seeds=seeds(IMAGES))
+    with pytest.raises(ValueError, match=words("train_image samples 0")):
+        check_train_image(samples=0)
+    assert fills_averaged(Call(call="efface.impute.train_image", kwargs={"samples": 3})) == 3
+    assert fills_averaged(Call(call="efface.impute.train_image")) == 5
+
+
+def test_inpaint_continues_a_plane_and_keeps_within_the_range():
+    y, x = torch.arange(9.0)[:, None] / 20, torch.arange(9.0)[None] / 20
+    plane = (0.1 + y + x).expand(2, 3, 9, 9).contiguous()
+    gone = torch.zeros(2, 9, 9, dtype=torch.bool)
+    gone[:, 3:6, 2:6] = True
+    torch.testing.assert_close(impute.inpaint(plane, gone), plane, atol=1e-5, rtol=0)
+    filled = impute.inpaint(IMAGES, GONE)
+    assert filled.min() >= 0
+    assert filled.max() <= 1
+    kept = ~GONE[:, None].expand_as(IMAGES)
+    torch.testing.assert_close(filled[kept], IMAGES[kept])
+    one = impute.inpaint(IMAGES[1:2], GONE[1:2])
+    assert torch.equal(one, filled[1:2])
+
+
+def test_inpaint_of_nothing_is_the_image_and_of_all_is_the_mean():
+    none, every = torch.zeros_like(GONE), torch.ones_like(GONE)
+    torch.testing.assert_close(impute.inpaint(IMAGES, none), IMAGES)
+    assert (impute.inpaint(IMAGES, every) == 0.5).all()
+    found = impute.inpaint(IMAGES, every, mean=[0.1, 0.2, 0.3])
+    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([0.1, 0.2, 0.3]))
+
+
+def test_inpaint_solves_each_channel_with_its_own_mask():
+    gone = torch.stack([GONE, ~GONE, GONE.roll(1, 1)], 1)
+    found = impute.inpaint(IMAGES, gone)
+    for channel in range(3):
+        alone = impute.inpaint(IMAGES[:, channel : channel + 1], gone[:, channel])
+        torch.testing.assert_close(found[:, channel : channel + 1], alone)
+
+
+def test_inpaint_without_its_library_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=words("scikit-image pip install 'efface[inpaint]'")):
+        check_inpaint()
 
 
 def test_blur_is_the_gaussian_of_the_whole_image():
@@ -236,7 +312,7 @@ def test_each_image_is_on_its_own_and_stays_as_it_was(word):
     )
 
     def fill(images, gone):
-        offered = {"mean": [0.1, 0.5, 0.9], "seeds": seeds(images)}
+        offered = {"mean": [0.1, 0.5, 0.9], "seeds": seeds(images), "training": noise_split(7, 6, 5, seed=3)}
         return call(images, gone, **{name: value for name, value in offered.items() if call.wants(name)})
 
     before = IMAGES.clone()

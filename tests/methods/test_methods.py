@@ -30,9 +30,11 @@ METHODS = {
     "random": control.random,
     "random_resampled": control.random_resampled,
     "sobel": control.sobel,
+    "laplace": control.laplace,
+    "greedy": partial(control.greedy, cells=3),
     "true_mask": control.true_mask,
 }
-PASSES = [name for name in METHODS if name not in ("random", "random_resampled", "sobel", "true_mask")]
+PASSES = [name for name in METHODS if name not in ("random", "random_resampled", "sobel", "laplace", "true_mask")]
 
 net = partial(residual_network, unused=True)
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -357,6 +359,16 @@ def test_sobel_equals_scipy():
     slopes = [[torch.from_numpy(ndimage.sobel(plane, axis, mode="nearest")) for plane in planes] for axis in (0, 1)]
     lengths = torch.hypot(*map(torch.stack, slopes)).unflatten(0, (6, 3))
     torch.testing.assert_close(explain(control.sobel, linear_network(), inputs), lengths.mean(1))
+
+
+def test_laplace_is_the_size_of_scipys_and_of_a_ramp_zero():
+    inputs = all_inputs(6)
+    planes = inputs["images"].flatten(0, 1).numpy()
+    found = torch.stack([torch.from_numpy(ndimage.laplace(plane, mode="nearest")) for plane in planes])
+    maps = explain(control.laplace, linear_network(), inputs)
+    torch.testing.assert_close(maps, found.abs().unflatten(0, (6, 3)).mean(1))
+    inputs["images"] = (0.03 * torch.arange(8.0)[:, None] + 0.04 * torch.arange(8.0)).expand(6, 3, 8, 8).double()
+    assert explain(control.laplace, linear_network(), inputs)[:, 1:-1, 1:-1].abs().max() < 1e-6
 
 
 def test_true_mask_is_the_object():

@@ -26,10 +26,12 @@ from efface.impute import (
     histogram,
     image_mean,
     image_pixels,
+    inpaint,
     kept_mean,
     noisy_linear,
     patch_mean,
     rise_blur,
+    train_image,
 )
 from efface.metrics.probes import Erasure, Perturb
 from efface.plug.call import Call
@@ -56,9 +58,11 @@ FILLS = {
     histogram: ({"seeds": True}, {"seeds": True, "bins": 2}),
     image_mean: ({},),
     image_pixels: ({"seeds": True},),
+    inpaint: ({}, {"mean": MEAN}),
     kept_mean: ({}, {"mean": MEAN}, {"mean": MEAN, "over": "image"}),
     noisy_linear: ({"seeds": True}, {"seeds": True, "noise": 0.05}, {"seeds": True, "noise": 0.0}),
     patch_mean: ({}, {"size": 2}, {"size": [3, 4]}),
+    train_image: ({"seeds": True, "training": inputs.data(9)["train"]},),
     rise_blur: ({"mean": MEAN}, {"border": "black"}, {"border": "repeat", "sigma": 1.0, "kernel": 5}),
 }
 

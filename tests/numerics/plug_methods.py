@@ -6,11 +6,13 @@ import torch
 from torchvision.models import VisionTransformer
 
 from efface.methods.calling import MethodCall, attribute
+from efface.methods.control import exact_map
 from efface.methods.fullgrad import full_grad_parts
 from efface.methods.noise import gaussian, ranges
 from efface.methods.path.clusters import k_means, representatives
 from efface.methods.path.grid import grid_of
 from efface.methods.pattern import PatternAttribution
+from efface.models.designed import designed
 from efface.plug.call import Call
 from efface.types import Split
 from numerics import inputs
@@ -30,6 +32,11 @@ METHODS = {
     "efface.methods.control.random": ({}, {"per_channel": True}),
     "efface.methods.control.random_resampled": ({},),
     "efface.methods.control.sobel": ({},),
+    "efface.methods.control.laplace": ({},),
+    "efface.methods.control.greedy": (
+        {"cells": 2},
+        {"cells": 3, "order": "insertion", "value": "mean", "score": "logit"},
+    ),
     "efface.methods.control.centre": ({}, {"sigma": 0.5}),
     "efface.methods.control.true_mask": ({},),
     "efface.methods.control.explain_with": (
@@ -205,6 +212,12 @@ for _library, _key, _algorithms in (("captum", "algorithm", CAPTUM), ("zennit", 
     for _name, _settings in _algorithms.items():
         _given = tuple({_key: _name} | each for each in _settings)
         golden(f"method.{_library}.{_name}")(functools.partial(_mapped, f"efface.methods.{_library}.attribute", _given))
+
+
+@golden("method.exact_map")
+def _exact_map():
+    images, classes = inputs.images(4, size=16), inputs.targets(4) % 2
+    return {kind: exact_map(designed(kind=kind), images, classes) for kind in ("counter", "or", "and", "contrast")}
 
 
 @golden("method.full_grad.parts")

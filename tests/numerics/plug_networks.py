@@ -6,13 +6,17 @@ import torch
 from PIL import Image
 
 from efface.data.blocks import blocks, null_block
+from efface.data.designed import designed as designed_data
 from efface.data.digits import digits
 from efface.data.folder import image_folder
 from efface.data.patches import patches
 from efface.data.subset import balanced, resized, stratified
 from efface.data.synthetic import blockwise, one_signal
+from efface.data.trigger import trigger
+from efface.data.tris import tris
 from efface.models.activation import nonlinearity
 from efface.models.cifar import resnet, resnet9, resnet18, resnet34, resnet50, vgg, vgg5, vgg7, vgg11, vgg14
+from efface.models.designed import designed
 from efface.models.preact import preact_resnet, preact_resnet18
 from efface.models.resnet import resnet8, resnet8_wide, resnet20, resnet32, resnet44, resnet56
 from efface.models.small import mlp, mnist_cnn
@@ -77,6 +81,17 @@ def _nonlinearity():
     return {name: nonlinearity(name, 3.0)()(x) for name in ("softplus", "relu")}
 
 
+@golden("model.designed")
+def _designed():
+    found, targets = {}, torch.tensor([0, 1, 1, 0])
+    shown = inputs.images(4, size=16)
+    for kind in ("counter", "or", "and", "contrast"):
+        net = designed(kind=kind)
+        with torch.no_grad():
+            found |= {f"{kind}_logits": net(shown), f"{kind}_map": net.exact_map(shown, targets)}
+    return found
+
+
 @golden("model.torchvision")
 def _load():
     with torch.random.fork_rng():
@@ -138,6 +153,36 @@ def _several_signals():
 def _blockwise():
     more = {"d": 5, "size": 2, "relevant": 3, "eta": 0.4}
     return _named(plain=blockwise(n_train=14, n_test=6), other=blockwise(**more, n_train=9, n_test=6, seed=3, limit=6))
+
+
+@golden("data.designed")
+def _designed_data():
+    few = {"n_train": 6, "n_test": 4, "seed": 2}
+    return _named(**{kind: designed_data(kind=kind, **few) for kind in ("counter", "or", "and", "contrast")})
+
+
+@golden("data.trigger")
+def _trigger():
+    return _named(
+        corner=trigger(of=inputs.data, target=1, share=0.3, validation=0.2),
+        anywhere=trigger(of=inputs.data, target=2, size=2, place="random", test_share=1.0, seed=3),
+    )
+
+
+@golden("data.tris")
+def _tris():
+    photographs = inputs.folder()
+    for number, image in enumerate(inputs.stored(3, 31, size=12)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(photographs / f"{number}.png")
+    few, natural = {"n_train": 8, "n_test": 4}, {"background": "natural", "natural": str(photographs)}
+    found = {"plain": tris(**few), "large": tris(size=64, background="correlated", n_train=2, n_test=2)}
+    for scenario, more in {
+        "multiplicative": natural,
+        "translations_rotations": {"limit": 4},
+        "xor": {"seed": 1},
+    }.items():
+        found[scenario] = tris(scenario=scenario, **few, **more)
+    return _named(**found)
 
 
 @golden("data.image_folder")

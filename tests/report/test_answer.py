@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -189,6 +190,34 @@ def test_a_control_that_leads_is_said_in_the_table_and_before_the_numbers():
     assert against_chance(best) == "it is the reference itself"
     (said,) = cautions.first_cautions(facts_of(), [best], {})
     assert said.startswith("On morf, a control is ahead of all methods (random).")
+
+
+@pytest.mark.parametrize("score", [0.05, 0.195])
+def test_a_control_that_is_optimised_on_the_response_shows_that_the_metric_can_be_gamed(score):
+    curves = scored("morf", "lower", FAR | {"greedy": score}, controls=("random", "greedy"))
+    curves = [replace(curve, knows="metric") if curve.method == "greedy" else curve for curve in curves]
+    (one,) = compared(curves)
+    (best,) = bests([one])
+    said = cautions.first_cautions(facts_of(), [best], {})
+    if score == 0.05:
+        (sentence,) = said
+        assert sentence.startswith("On morf, a control is ahead of all methods (greedy).")
+        assert sentence.endswith("so the metric can be gamed.")
+        assert "depend on the network" not in sentence
+        assert any("morf can be gamed" in line for line in findings(best.panel, [best.panel]))
+    else:
+        assert said == [], "it is not told apart from methods"
+        assert controls_sentences([best]) == [], "it does use the network"
+
+
+def test_an_exact_map_that_leads_is_no_reason_for_a_caution():
+    curves = scored("morf", "lower", FAR | {"exact": 0.05}, controls=("random", "exact"))
+    curves = [replace(curve, knows="truth") if curve.method == "exact" else curve for curve in curves]
+    (one,) = compared(curves)
+    (best,) = bests([one])
+    assert best.leader.method == "exact"
+    assert cautions.first_cautions(facts_of(), [best], {}) == []
+    assert not any("gamed" in line for line in findings(best.panel, [best.panel]))
 
 
 def test_a_method_as_good_as_a_control_is_not_behind_it():

@@ -61,12 +61,17 @@ def study_of(tmp_path, monkeypatch):
 
 def test_each_control_says_what_it_is():
     names = {"random": (True, True), "random_resampled": (True, True), "sobel": (True, False), "centre": (True, False)}
-    names |= {"explain_with": (True, False), "true_mask": (True, False)}
+    names |= dict.fromkeys(("explain_with", "true_mask", "laplace", "exact_map", "greedy"), (True, False))
     for name, facts in names.items():
         call = Call(call=f"{CONTROL}.{name}")
         assert (control.is_control(call), control.is_random(call)) == facts, name
         assert (control.is_control(getattr(control, name)), control.is_random(getattr(control, name))) == facts, name
     assert not control.is_control(smooth.smooth_grad)
+    known = {name: control.known_to(Call(call=f"{CONTROL}.{name}")) for name in names}
+    assert {name: what for name, what in known.items() if what != "nothing"} == {
+        "exact_map": "truth",
+        "greedy": "metric",
+    }
     assert not entry("efface.methods.smooth.smooth_grad", base=f"{CONTROL}.random").is_control
 
 
@@ -108,6 +113,7 @@ def test_views_know_their_draw_and_whose_they_are(study_of):
     view = {"name": "soft", "maps": "chance", "post": ["efface.erase.post.absolute"]}
     found = {each.name: each for each in views_of(study_of([MINE, {**CHANCE, "draws": 2}, view]))}
     told = {name: (each.maps, each.draw, each.draw_of, each.control) for name, each in found.items()}
+    assert {each.knows for each in found.values()} == {"nothing"}
     assert told == {
         "mine": ("mine", 1, "", False),
         "chance": ("chance", 1, "", True),
@@ -115,6 +121,20 @@ def test_views_know_their_draw_and_whose_they_are(study_of):
         "soft": ("chance", 1, "", True),
         "soft~2": ("chance~2", 2, "soft", True),
     }
+
+
+def test_what_a_control_knows_reaches_its_views(study_of):
+    view = {"name": "soft", "maps": "greedy", "post": ["efface.erase.post.absolute"]}
+    found = views_of(study_of([MINE, CHANCE, {"name": "greedy", "method": f"{CONTROL}.greedy", "draws": 2}, view]))
+    known = {each.name: each.knows for each in found if each.knows != "nothing"}
+    assert known == dict.fromkeys(("greedy", "greedy~2", "soft", "soft~2"), "metric")
+
+
+def test_a_word_that_says_of_no_control_what_it_knows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "wise.py").write_text(OWN["own"] + 'flat.knows = "all"\n')
+    with pytest.raises(InvalidStudyError, match=words("knows all truth")):
+        read(write_study(tmp_path, attribution_methods=[MINE, {"name": "flat", "method": "wise.flat"}]))
 
 
 def test_a_draw_goes_by_the_names_of_the_first():

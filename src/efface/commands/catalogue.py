@@ -30,7 +30,7 @@ _OF_ONE_IMAGE = ("model", "image", "label")
 """The positional arguments of a method that takes one image at a time."""
 _HANDED = {
     "method": ("seeds", "max_batch", "masks", "classes_of"),
-    "imputer": ("mean", "seeds"),
+    "imputer": ("mean", "seeds", "training"),
     "unit": ("token_size",),
     "executor": ("progress",),
     "attack": ("seeds",),

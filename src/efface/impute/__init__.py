@@ -4,13 +4,15 @@ Only the removed pixels of the result are used. An imputer receives these keywor
 
 mean: the data set's channel means.
 seeds: one integer per image, so that a random fill does not depend on the batch.
+training: the training split; None if the data have none.
 
 `drop_tokens` is the exception: it makes no pixels. The probes that know its fact `drops_tokens` drop tokens instead.
 """
 
-from efface.impute.draw import gaussian_noise, histogram, image_pixels
+from efface.impute.draw import gaussian_noise, histogram, image_pixels, train_image
 from efface.impute.drop import drop_tokens
 from efface.impute.fill import blur, channel_mean, constant, image_mean, kept_mean, patch_mean, rise_blur
+from efface.impute.inpaint import inpaint
 from efface.impute.linear import noisy_linear
 
 __all__ = [
@@ -22,8 +24,10 @@ __all__ = [
     "histogram",
     "image_mean",
     "image_pixels",
+    "inpaint",
     "kept_mean",
     "noisy_linear",
     "patch_mean",
     "rise_blur",
+    "train_image",
 ]

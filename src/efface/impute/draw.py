@@ -1,13 +1,15 @@
 """Random fills; each image's fill is drawn with its own seed."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface import draws
 from efface.impute.fill import Colour, checked_width, flat
 from efface.plug.facts import states
-from efface.types import Images, Mask, Seeds
+from efface.store.arrays import read_rows
+from efface.types import Images, Mask, Seeds, Split
 
 Noise = float | Float[Tensor, "n c h w"]
 """Standard deviation in units of the image's [0, 1], or the noise itself."""
@@ -101,6 +103,50 @@ def image_pixels(
         sources = (draw * (h * w)).long().clamp_(max=h * w - 1)  # a draw has 24 bits, and rounding may reach h * w
     _inside("sources", sources, h * w)
     return images.flatten(2).gather(2, sources.reshape(n, 1, h * w).expand(-1, c, -1)).reshape(images.shape)
+
+
+@states(is_averaged=True)
+def train_image(
+    images: Images,
+    removed: Mask,  # noqa: ARG001
+    *,
+    training: Split | None,
+    seeds: Seeds | None = None,
+    samples: int = 5,  # noqa: ARG001
+    rows: Int[Tensor, " n"] | None = None,
+) -> Images:
+    """Pixels of a training image at the same places: what is removed from an image comes from one other image.
+
+    A metric that scores the given network on erased images takes the mean score of `samples` such images. A new network
+    is trained and tested on one for each image, and other metrics draw one for each set of units. If training images
+    are erased, an image is drawn for itself once in as many times as there are training images.
+
+    training: the training split; its validation rows are not drawn.
+    seeds: one integer per image. The training image that is drawn depends only on this seed, not on the batch.
+    samples: training images over which a score is averaged, at least 1. Each costs a forward pass of the test images.
+    rows: for each image the number of a row of the training split. Then no seeds are needed.
+
+    Source: Blücher, Vielhaben & Strodthoff 2024, the imputer of training images (arXiv:2401.06654).
+    """
+    if training is None:
+        raise ValueError(
+            "train_image fills with training images, and these data have none; expected data with a training split: "
+            "name one, or take another imputer"
+        )
+    if rows is None:
+        open_to, draw = training.training, draws.uniform(_needed(seeds, "rows"), (1,))[:, 0].cpu()
+        rows = open_to[(draw * len(open_to)).long().clamp_(max=len(open_to) - 1)]
+    drawn = read_rows(training.images, rows.cpu()).to(images.device).to(images.dtype) / 255
+    down, across = ((own - other) // 2 for own, other in zip(images.shape[2:], drawn.shape[2:], strict=True))
+    if down or across:  # a training pads its images with the fill
+        drawn = F.pad(drawn, (across, across, down, down), mode="replicate")
+    return drawn
+
+
+def check_train_image(samples: int = 5) -> None:
+    """Raise ValueError if the number of images is below 1."""
+    if samples < 1:
+        raise ValueError(f"train_image: samples is {samples}; expected a whole number of at least 1: raise it")
 
 
 def noise_of(images: Images, seeds: Seeds | None, noise: Noise) -> Images:

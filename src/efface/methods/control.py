@@ -1,9 +1,9 @@
-"""Controls: maps that do not use the network; an attribution method should rank pixels better than they do."""
+"""Controls: maps that are no explanation of the network. They tell what a score is worth."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,32 +11,38 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.greedy_order import Order, greedy_order, grid_of_cells
 from efface.methods.nested import FittedInner, ready
+from efface.methods.occlusion import Value
 from efface.models.evaluation import evaluating
 from efface.models.scores import logits_of
 from efface.models.weights import load_weights, read_weights
 from efface.plug.accepts import offer
 from efface.plug.call import Call
-from efface.types import Images, Maps, Method, Seeds, Target, Targets
+from efface.shown import shown
+from efface.types import Images, Knows, Maps, Method, Seeds, Target, Targets, TargetScore
 
 Network = Callable[[], nn.Module] | str | Mapping[str, Any]
 """Function without arguments that makes a network; in a study, a dotted path or {call, kwargs}."""
 
-
 _Given = TypeVar("_Given", bound=Callable[..., Any])
 
 
-def control(*, of_chance: bool = False) -> Callable[[_Given], _Given]:
-    """Decorate a method whose maps do not use the network, so that a study shows the method as a control.
+def control(*, of_chance: bool = False, knows: Knows = "nothing") -> Callable[[_Given], _Given]:
+    """Decorate a method that is no explanation, so that a study shows the method as a control.
 
     The decorator sets `is_control = True` on the method. Your own method may set this attribute itself.
 
     of_chance: the maps are drawn at random. Then the decorator also sets `is_random = True`. The other methods of a
         study are compared with the first random control, and all random controls share their draws.
+    knows: what the maps know of the network. nothing: they do not use it. metric: they are optimised on the response
+        that metrics measure; where such a control is ahead, the page says that the metric can be gamed. truth: they are
+        exact for this network. The decorator sets `knows` on the method if it is not nothing.
     """
 
     def marked(method: _Given) -> _Given:
-        facts = {"is_control": True} | ({"is_random": True} if of_chance else {})
+        facts: dict[str, Any] = {"is_control": True} | ({"is_random": True} if of_chance else {})
+        facts |= {} if knows == "nothing" else {"knows": knows}
         for name, value in facts.items():
             setattr(method, name, value)
         return method
@@ -49,19 +55,31 @@ def is_control(method: Method) -> bool:
 
     For a `FittedInner` its inner `method` counts.
     """
-    return _says(method, "is_control") or is_random(method)
+    return _fact(method, "is_control") is True or is_random(method)
 
 
 def is_random(method: Method) -> bool:
     """Return True if a method is marked as a random control; for a `FittedInner` its inner `method` counts."""
-    return _says(method, "is_random")
+    return _fact(method, "is_random") is True
 
 
-def _says(method: Any, fact: str) -> bool:
+def known_to(method: Method) -> Knows:
+    """Return what a method that is marked as a control knows of the network; for a `FittedInner`, its inner `method`.
+
+    ValueError: the attribute `knows` of a function is no such word.
+    """
+    found = _fact(method, "knows") or "nothing"
+    if found not in get_args(Knows):
+        raise ValueError(f"the fact 'knows' is {shown(found)}; expected {', '.join(get_args(Knows))}")
+    return cast("Knows", found)
+
+
+def _fact(method: Any, fact: str) -> Any:
     resolved = method.resolve() if hasattr(method, "resolve") else method
     if resolved is FittedInner and hasattr(method, "methods"):
-        return any(_says(inner, fact) for name, inner in method.methods().items() if name == "method")
-    return getattr(resolved, fact, False) is True
+        inner = [_fact(each, fact) for name, each in method.methods().items() if name == "method"]
+        return next(iter(inner), None)
+    return getattr(resolved, fact, None)
 
 
 @control(of_chance=True)
@@ -106,6 +124,23 @@ def sobel(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[:, None]
     slopes = F.conv2d(padded, kernels)
     return slopes.square().sum(1).sqrt().unflatten(0, images.shape[:2]).mean(1)
+
+
+@control()
+def laplace(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "n h w"]:
+    """Absolute second derivative of the image, mean over channels: points and edges. No pass of the network.
+
+    Formula: map = mean over channels of |up + down + left + right - 4 middle|.
+
+    The border is repeated outwards, so the map of an image of one colour is 0 everywhere.
+
+    Source: the edge control of Clark, Wilming & Haufe 2023 (arXiv:2306.12816).
+    """
+    del model, targets
+    images = images.detach()
+    kernel = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[:, None]
+    return F.conv2d(padded, kernel)[:, 0].abs().unflatten(0, images.shape[:2]).mean(1)
 
 
 @control()
@@ -179,6 +214,59 @@ def true_mask(
             "has them, such as patches, or drop this method"
         )
     return masks.to(images.device, images.dtype)
+
+
+@control(knows="truth")
+def exact_map(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "n h w"]:
+    """Exact map that a network states itself, by a method `exact_map(images, targets)`, such as the network `designed`.
+
+    A metric that does not rank it first measures something else than the contributions to the logit of the target.
+    """
+    if not callable(stated := getattr(model, "exact_map", None)):
+        raise ValueError(
+            f"exact_map: {type(model).__name__} has no method exact_map; expected a network whose exact map is known, "
+            "such as the network designed: change the network, or drop this method"
+        )
+    maps: Float[Tensor, "n h w"] = stated(images, targets)
+    return maps
+
+
+@control(knows="metric")
+def greedy(
+    model: nn.Module,
+    images: Images,
+    targets: Target,
+    *,
+    cells: int = 4,
+    order: Order = "deletion",
+    value: Value = 0.5,
+    score: TargetScore = "probability",
+    max_batch: int = 256,
+) -> Float[Tensor, "n h w"]:
+    """Order of cells that lowers the score most at each step: a map that is optimised on what `deletion` measures.
+
+    Formula: of k cells, the one that is taken first has the value k, the next one k - 1, the last one 1.
+
+    It explains nothing beyond these responses. Where it is ahead of all methods, the metric can be gamed. It costs
+    k (k + 1) / 2 forward passes for k = cells^2 cells: 136 for 16 cells, 2,080 for 64. Cells with equal scores are
+    taken in the order of reading.
+
+    cells: cells of the grid along height and along width, at least 1 and at most the pixels of the shorter side.
+    order: deletion, the cells are hidden one by one, each time the one without which the score is lowest. insertion,
+        they are shown one by one on a hidden image, each time the one with which the score is highest.
+    value: value of hidden pixels, in [0, 1]: one number, one number per channel, or "mean", each image's mean of each
+        channel. Take the fill of the metric.
+    score: score of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes maps by rounding only.
+
+    Source: Walker, Jha & Ewetz 2025 (Metric-driven attributions for vision transformers, ICLR).
+    Differs: a plain greedy order of cells, without their refinement.
+    """
+    images = images.detach()
+    labels = grid_of_cells(images, cells)
+    found = greedy_order(model, images, targets, labels, order=order, value=value, score=score, max_batch=max_batch)
+    values = torch.arange(cells**2, 0, -1, dtype=images.dtype, device=images.device).expand(found.shape)
+    return torch.empty_like(values).scatter_(1, found, values)[:, labels]
 
 
 def _made(network: Network, weights: str | Path | None) -> nn.Module:

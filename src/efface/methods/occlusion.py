@@ -65,18 +65,18 @@ def occlusion(
             f"stride is {down} x {right}, patch {high} x {wide}; expected a stride of at most the patch: with a larger "
             "one, pixels between patches are never hidden"
         )
-    fill = _filling(images, value)
+    fill = filling(images, value)
     rows_hidden, columns_hidden = _patches(images, 2, high, down), _patches(images, 3, wide, right)
     falls = torch.zeros_like(images[:, 0])
     with evaluating_fast(model, images) as network, torch.no_grad():
-        for block, some in _passes(len(images), len(rows_hidden) * len(columns_hidden), max_batch):
+        for block, some in passes(len(images), len(rows_hidden) * len(columns_hidden), max_batch):
             if some.start == 0:
                 whole = target_scores(network, images[block], targets[block], score)
             numbers = torch.arange(some.start, some.stop, device=images.device)
             ys, xs = numbers // len(columns_hidden), numbers % len(columns_hidden)
             hidden = rows_hidden[ys, :, None] & columns_hidden[xs, None, :]
             points = torch.where(hidden[:, None, None], fill[block], images[block])
-            fall = whole - _scores(network, points, targets[block], score)
+            fall = whole - point_scores(network, points, targets[block], score)
             falls[block] += torch.einsum("sn,shw->nhw", fall, hidden.to(fall.dtype))
     return falls / (rows_hidden.sum(0)[:, None] * columns_hidden.sum(0)[None, :])
 
@@ -125,27 +125,28 @@ def rise(
             f"visible is {visible}; expected above 0 and at most 1: the probability that a cell is visible"
         )
     images = images.detach()
-    fill = _filling(images, value)
+    fill = filling(images, value)
     veils = drawn_veils(images, seeds, cells, visible) if fields is None else given_veils(fields, samples, images)
     total = torch.zeros_like(images[:, 0])
     with evaluating_fast(model, images) as network, torch.no_grad():
-        for block, some in _passes(len(images), samples, max_batch):
+        for block, some in passes(len(images), samples, max_batch):
             seen = veils(block, some)
             points = torch.lerp(fill[block], images[block], seen[:, :, None])
-            total[block] += torch.einsum("sn,snhw->nhw", _scores(network, points, targets[block], score), seen)
+            total[block] += torch.einsum("sn,snhw->nhw", point_scores(network, points, targets[block], score), seen)
     return total / (samples * visible)
 
 
-def _passes(images: int, points: int, max_batch: int) -> Iterator[tuple[slice, slice]]:
+def passes(images: int, points: int, max_batch: int) -> Iterator[tuple[slice, slice]]:
     """Yield each block of images with ranges of its points, so that a pass has at most `max_batch` rows."""
     for block in blocks(images, max_batch):
         together = max(1, max_batch // (block.stop - block.start))
         yield from ((block, slice(first, min(first + together, points))) for first in range(0, points, together))
 
 
-def _scores(
+def point_scores(
     model: nn.Module, points: Float[Tensor, "s n c h w"], targets: Target, score: TargetScore
 ) -> Float[Tensor, "s n"]:
+    """Return the score of each image at each of its points."""
     aims = targets.repeat(len(points), *(1,) * (targets.ndim - 1))
     return target_scores(model, points.flatten(0, 1), aims, score).unflatten(0, points.shape[:2])
 
@@ -209,7 +210,7 @@ def _stretched(cells: int, size: int, like: Tensor) -> Float[Tensor, "shifts siz
     return line.unfold(1, size, 1)[:, :cell].permute(1, 2, 0)
 
 
-def _filling(images: Images, value: Value) -> Float[Tensor, "#n #c 1 1"]:
+def filling(images: Images, value: Value) -> Float[Tensor, "#n #c 1 1"]:
     """Return the value of hidden pixels for each image."""
     if value == "mean":
         return images.mean((2, 3), keepdim=True)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from efface.shown import shown
-from efface.types import Method
+from efface.types import Method, Split
 
 
 def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
@@ -70,7 +70,8 @@ def _plugs(target: Any) -> dict[str, Plug]:
             by_name[name] = Plug(("model", "images", "targets"), "method")
         elif called:
             returned = [typing.get_args(part)[-1] for part in called]
-            by_name[name] = Plug((), "model" if nn.Module in returned else "")
+            made = ("data", dict[str, Split]), ("model", nn.Module)
+            by_name[name] = Plug((), next((kind for kind, what in made if what in returned), ""))
     return by_name
 
 

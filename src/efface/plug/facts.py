@@ -4,9 +4,10 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from efface.shown import shown
+from efface.types import Knows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -91,6 +92,7 @@ def _wrong_type(name: str, value: Any) -> Iterator[str]:
         _FLAG: isinstance(value, bool),
         _COST: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf,
         _WHOLE: isinstance(value, int) and not isinstance(value, bool),
+        _KNOWN_TO: value in get_args(Knows),
         _FUNCTION: value is None or callable(value),
     }
     if not fits[expected]:
@@ -98,13 +100,15 @@ def _wrong_type(name: str, value: Any) -> Iterator[str]:
 
 
 _FLAG, _COST, _WHOLE, _FUNCTION = "True or False", "a number from 0", "a whole number, such as 2", "a function"
-_OF_FUNCTIONS = ("cost", "estimates_hessian", "doubts", "looks_at")
+_KNOWN_TO = ", ".join(get_args(Knows))
+_OF_FUNCTIONS = ("knows", "cost", "estimates_hessian", "doubts", "looks_at")
 _TYPES = {name: _FLAG for name, value in KNOWN.items() if isinstance(value, bool)} | {
     "cost": _COST,
     "doubts": _FUNCTION,
     "looks_at": _FUNCTION,
     "is_control": _FLAG,
     "is_random": _FLAG,
+    "knows": _KNOWN_TO,
     "version": _WHOLE,
 }
-"""What each fact must be. `efface.methods.control` reads the two last flags, and `efface.plug.identity` the version."""
+"""What each fact must be. `efface.methods.control` reads those of controls, and `efface.plug.identity` the version."""

@@ -126,7 +126,7 @@ def controls_sentences(found: Sequence[Best]) -> list[str]:
     by_metric = {}
     for best in (best for best in found if best.is_judged):
         rows = [row for row in best.panel.rows if row.method in best.first]
-        names = [row.method for row in rows if row.is_control]
+        names = [row.method for row in rows if row.is_blind]
         if names and len(names) < len(rows):
             by_metric[best.panel.metric] = names
     if not by_metric:

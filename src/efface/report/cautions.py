@@ -51,7 +51,9 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
     degenerate: the cautions about the maps of each method, which are told here for the best methods alone.
     """
     lines = of_study(facts)
-    ahead = [best for best in bests if best.leader is not None and best.leader.is_control and not _tied(best)]
+    ahead = {best.panel.metric: best.leader for best in bests if best.leader is not None and not _tied(best)}
+    blind = {metric: leader.method for metric, leader in ahead.items() if leader.is_blind}
+    gamed = {metric: leader.method for metric, leader in ahead.items() if leader.is_optimised}
     leaking = [best.panel.metric for best in bests if leaks(best.panel)]
     gaining = [best.panel.metric for best in bests if may_gain(best.panel, [each.panel for each in bests])]
     gains = f", and better on {listed(gaining)}" if gaining else ""
@@ -60,17 +62,24 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
             f"On {listed(leaking)}, the outline of the erased units may tell the class to the retrained network, so "
             f"methods may look worse there than they are{gains}."
         )
-    names = dict.fromkeys(best.leader.method for best in ahead if best.leader is not None)
-    if names:
-        where = listed([best.panel.metric for best in ahead])
+    if blind:
         lines.append(
-            f"On {where}, a control is ahead of all methods ({listed(list(names))}). Its maps do not depend on the "
+            f"On {listed([*blind])}, a control is ahead of all methods ({_once(blind)}). Its maps do not depend on the "
             "network, so being first there needs no knowledge of the network."
+        )
+    if gamed:
+        lines.append(
+            f"On {listed([*gamed])}, a control is ahead of all methods ({_once(gamed)}). Its maps are optimised on the "
+            "network's response to erased images alone, so the metric can be gamed."
         )
     leaders = dict.fromkeys(_maps_of(best) for best in bests if best.leader is not None and not best.leader.is_control)
     lines += [of_maps(name, degenerate[name]) for name in leaders if name in degenerate]
     lines += _of_code(facts.origin.commit)
     return list(dict.fromkeys(lines))
+
+
+def _once(names: Mapping[str, str]) -> str:
+    return listed(list(dict.fromkeys(names.values())))
 
 
 def _maps_of(best: Best) -> str:

@@ -6,8 +6,9 @@ from markupsafe import Markup, escape
 
 GLOSSARY = {
     "map": "The attributions of one image: a number for each pixel, or for each channel of a pixel.",
-    "control": "A method whose maps do not depend on the network: a random ranking, an edge filter, or the true mask "
-    "of the object. A method that is no better than a random ranking or an edge filter tells nothing of the network.",
+    "control": "A row that is no explanation of the network: a random ranking, an edge filter, the true mask of the "
+    "object, or a map that is optimised on the metric. A method that is no better than a random ranking or an edge "
+    "filter tells nothing of the network.",
     "reference": "The row with which all others are compared. It is a random ranking, unless the study names another.",
     "area": "The mean height of a curve over its axis. It is the one number that stands for the whole curve. Some "
     "metrics use the mean of their points, and metrics without an axis have one value instead.",

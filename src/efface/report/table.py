@@ -92,8 +92,18 @@ class Row:
 
     @property
     def is_control(self) -> bool:
-        """True if its maps do not depend on the network: a control, or a view of one."""
+        """True if its maps are no explanation of the network: a control, or a view of one."""
         return self.curve.control
+
+    @property
+    def is_blind(self) -> bool:
+        """True if it is a control whose maps do not depend on the network."""
+        return self.is_control and self.curve.knows == "nothing"
+
+    @property
+    def is_optimised(self) -> bool:
+        """True if it is a control whose maps are optimised on the response that metrics measure."""
+        return self.is_control and self.curve.knows == "metric"
 
 
 @dataclass(frozen=True)

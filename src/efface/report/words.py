@@ -117,13 +117,14 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     if leaks(panel) and panel.by_chance:
         lines += _leak(panel, verdicts["worse"], panels)
     elif leaks(panel):
-        ahead = _names([row for row in verdicts["better"] if row.is_control])
+        ahead = _names([row for row in verdicts["better"] if row.is_blind])
         lines.append(
             f"{ahead} is better than {panel.reference}, although its maps do not depend on the network. The outline of "
             "the erased pixels can reveal the class to the retrained network (mask leakage)."
         )
     elif verdicts["worse"]:
         lines.append(f"{_are(verdicts['worse'])} worse than {panel.reference}.")
+    lines += _gamed(panel)
     lines += _untested(panel, verdicts["undecided"], verdicts["single"])
     if panel.unfinished:
         lines.append(f"Values are still missing for {listed(panel.unfinished)}.")
@@ -216,7 +217,16 @@ def leaks(panel: Panel) -> bool:
         return False
     if panel.by_chance:
         return any(row.verdict == "worse" for row in panel.rows)
-    return any(row.is_control and row.verdict == "better" for row in panel.rows)
+    return any(row.is_blind and row.verdict == "better" for row in panel.rows)
+
+
+def _gamed(panel: Panel) -> list[str]:
+    """Return a sentence if the best mean is that of a control whose maps are optimised on what metrics measure."""
+    best = panel.rows[0]
+    if panel.direction == "none" or not best.area.n or not best.is_optimised:
+        return []
+    why = "Its maps are optimised on the network's response to erased images alone"
+    return [f"{best.method} has the best mean. {why}, so {panel.metric} can be gamed."]
 
 
 def _names(rows: Sequence[Row]) -> str:

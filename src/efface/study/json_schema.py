@@ -51,7 +51,7 @@ def json_schema() -> _Schema:
     found = _plugged(found)
     for kind in words.KINDS:
         found["$defs"] |= {f"{kind}.{word}": _settings(kind, word) for word in words.index(kind)}
-    found["$defs"] |= {f"any.{kind}": _plug_in(kind, [], "call") for kind in ("method", "model")}
+    found["$defs"] |= {f"any.{kind}": _plug_in(kind, [], "call") for kind in ("data", "method", "model")}
     return {"$schema": DIALECT, "title": "A study of efface"} | found | {"patternProperties": {"^x-": {}}}
 
 

@@ -17,14 +17,14 @@ from pydantic import (
 )
 
 from efface.methods.calling import check_method, is_class
-from efface.methods.control import is_control, is_random
+from efface.methods.control import is_control, is_random, known_to
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
 from efface.plug.strict import Strict
 from efface.shown import shown
 from efface.store.foreign_write import FORMS
-from efface.types import Seeds, Unit
+from efface.types import Knows, Seeds, Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
@@ -45,7 +45,7 @@ MethodName = Annotated[str, AfterValidator(_printable)]
 MOST = 1_000
 """Largest number of entries of a list, of runs of a study, of repeats and of draws."""
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
-FILL_OFFERS = ("mean", "seeds")
+FILL_OFFERS = ("mean", "seeds", "training")
 """Keywords that an imputer receives if it names them."""
 UNIT_OFFERS = ("token_size",)
 """Keywords that a unit receives if it names them."""
@@ -142,6 +142,11 @@ class MethodEntry(Strict):
     def is_control(self) -> bool:
         """True if the method is marked as a control, see `efface.methods.control.control`."""
         return self.method is not None and is_control(self._plain)
+
+    @property
+    def knows(self) -> Knows:
+        """What a control knows of the network, see `efface.methods.control.control`."""
+        return "nothing" if self.method is None else known_to(self._plain)
 
     @property
     def is_random(self) -> bool:

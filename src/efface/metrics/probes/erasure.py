@@ -132,12 +132,12 @@ def ranks_of(
 
 
 def fill_of(case: Case, imputer: Call, seeds: Seeds) -> Imputer:
-    """Return the imputer with everything that it may need: the channel means and the seeds.
+    """Return the imputer with everything that it may need: the channel means, the seeds and the training images.
 
     seeds: one for each image, chosen by the caller.
     """
-    mean = case.mean.to(case.device)
-    return lambda images, mask: checked_fill(imputer, imputer(images, mask, mean=mean, seeds=seeds), images)
+    offered = {"mean": case.mean.to(case.device), "seeds": seeds, "training": case.data.get("train")}
+    return lambda images, mask: checked_fill(imputer, imputer(images, mask, **offered), images)
 
 
 def fills_averaged(imputer: Call, fraction: float = 1.0) -> int:

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from efface.types import Knows
+
 Better = Literal["higher", "lower", "none"]
 Over = Literal["repeats", "images"]
 Rule = Literal["betting", "spending"]
@@ -49,7 +51,8 @@ class Curve:
     failed: one line on why the method failed; "" if it did not.
     may_lack_points: True if a method may have no value at some points. The summary then uses the points that exist.
     empty: points that were left out of `at`, for no method has a value there; see `without_empty`.
-    control: True if the maps belong to a control, which does not depend on the network.
+    control: True if the maps belong to a control, which is no explanation of the network.
+    knows: what a control knows of the network: nothing, the response that the metric measures, or the exact map.
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
     twin_of: name of the method whose blurred maps this curve belongs to; "" for the maps themselves.
     opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
@@ -79,6 +82,7 @@ class Curve:
     may_lack_points: bool = False
     empty: tuple[float, ...] = ()
     control: bool = False
+    knows: Knows = "nothing"
     draw_of: str = ""
     twin_of: str = ""
     opposite: str = ""

@@ -26,6 +26,7 @@ from efface.store.atomic import atomic_write
 from efface.study.mask_controls import Outline
 from efface.study.schema import Claim
 from efface.study.yaml_file import InvalidStudyError
+from efface.types import Knows
 
 NAME = "plan.json"
 OF_FUNCTION = f"{of_function.__module__}.{of_function.__name__}"
@@ -96,7 +97,8 @@ class KeptMetric(Strict):
 class KeptCurve(Strict):
     """A planned curve: the keys of its results, by repeat (or block of images), point and name of the probe.
 
-    looks: for a study that measures in rounds, see `efface.report.stats.Looks`.
+    looks: for a study that measures in rounds, see `efface.report.stats.Looks`. knows: what a control knows of the
+    network.
     """
 
     metric: Label
@@ -107,6 +109,7 @@ class KeptCurve(Strict):
     at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
     repeats: tuple[tuple[dict[str, Key], ...], ...] = Field(min_length=1)
     looks: Annotated[Looks, AfterValidator(_of_rounds)] | None = None
+    knows: Knows = "nothing"
 
     @model_validator(mode="after")
     def _fits(self) -> "KeptCurve":

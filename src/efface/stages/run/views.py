@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from efface.plug.call import Call
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
+from efface.types import Knows
 
 _NARROWEST = 4
 """With fewer pixels on a side, a blurred map is nearly flat."""
@@ -16,11 +17,12 @@ class View:
     """A row of the report: maps, and what is done to them on reading.
 
     draw: which draw of its maps it shows. draw_of: the row that it is another draw of; "" for the row itself.
-    control: whether its maps are a control's, which knows nothing of the network.
+    control: whether its maps are a control's.
     twin_of: the row whose maps this one blurs; "" for a row of the study. Twins stand beside retrained scores alone.
     blur: the step that a twin adds behind any other `post`.
     apart: for a random control, how many draws lie between the maps of one training and the next; 0: all trainings
         have the same maps.
+    knows: what a control knows of the network.
     """
 
     name: str
@@ -32,6 +34,7 @@ class View:
     apart: int = 0
     twin_of: str = ""
     blur: Call | None = None
+    knows: Knows = "nothing"
 
     @property
     def is_further(self) -> bool:
@@ -63,9 +66,12 @@ def views_of(study: Study) -> tuple[View, ...]:
             maps = entry.maps or name
             control = makers[maps].is_control
             apart = makers[maps].draws if makers[maps].varies else 0
-            views.append(View(name, maps, entry.post, control=control, apart=apart))
+            knows = makers[maps].knows
+            views.append(View(name, maps, entry.post, control=control, apart=apart, knows=knows))
             more = range(2, makers[maps].draws + 1)
-            views += [View(f"{name}~{n}", f"{maps}~{n}", entry.post, name, n, control, apart) for n in more]
+            views += [
+                View(f"{name}~{n}", f"{maps}~{n}", entry.post, name, n, control, apart, knows=knows) for n in more
+            ]
     return tuple(views)
 
 

@@ -89,7 +89,7 @@ def preflight(
     for line in lost_channels(plan, shapes):
         say(f"warning: {line}")
     problems += unmet(run, plan)
-    problems += unfit_metrics(plan, network, images.float().div(255))
+    problems += unfit_metrics(plan, network, images.float().div(255), run.data.get("train"))
     problems += unfit_posts(run, plan, shapes)
     problems += wrong_costs(run, plan)
     with weights_kept(network, "metrics: the trial of a method on another network", run.first.give_up):

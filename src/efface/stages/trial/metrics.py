@@ -20,6 +20,7 @@ from efface.plug.call import Call
 from efface.shown import shown
 from efface.stages.run.plan import Plan, PlannedCurve
 from efface.stages.run.run import Run
+from efface.types import Split
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of one map, by its name."""
@@ -58,11 +59,12 @@ def unfit_posts(run: Run, plan: Plan, shapes: Shapes) -> list[str]:
     return list(problems)
 
 
-def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
+def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor, training: Split | None) -> list[str]:
     """Metrics whose settings, fill or unit do not suit the network, or images of this size, in words."""
     problems, mask = list(plan.problems), torch.zeros_like(images[:, 0], dtype=torch.bool)
     mask[:, : mask.shape[1] // 2] = True
-    offered = {"mean": images.mean((0, 2, 3)), "seeds": torch.arange(len(images), device=images.device)}
+    seeds = torch.arange(len(images), device=images.device)
+    offered = {"mean": images.mean((0, 2, 3)), "seeds": seeds, "training": training}
     firsts = {curve.entry.name: curve for curve in reversed(plan.curves)}
     for curve in (candidate for candidate in plan.curves if candidate is firsts[candidate.entry.name]):
         name, reads, point = curve.entry.name, curve.entry.formula.uses, curve.repeats[0][0].point
