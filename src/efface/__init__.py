@@ -5,7 +5,7 @@ from typing import Any
 
 from efface.plug.moved import install as _install
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 _install()
 
 _LATER = {

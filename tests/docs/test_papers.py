@@ -35,6 +35,8 @@ STUDIES = (
     "pattern_guided",
     "roar",
     "critical_pathways",
+    "mask_share",
+    "idsds",
 )
 COUNTED = {
     "networks": r"(\d[\d,]*) networks\b",
