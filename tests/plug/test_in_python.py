@@ -11,7 +11,7 @@ from efface.plug.in_python import in_python
 
 ROOT = Path(efface.__file__).parent
 OTHERS = (
-    *("commands", "convert", "stages/check", "stages/prune", "stages/status", "stages/watch", "stages/convert"),
+    *("commands", "study/convert", "stages/check", "stages/prune", "stages/status", "stages/watch", "stages/convert"),
     *("stages/compare", "study/yaml_file", "study/yaml_text", "plug/moved"),  # a study's file, and the command line
     "data",  # a call hands over its images, so no function of efface loads them
     "report",  # the page has the study

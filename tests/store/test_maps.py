@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import pickle
 import re
 import signal
@@ -77,7 +78,8 @@ def test_a_stopped_writer_goes_on_and_ends_at_the_same_file(tmp_path):
 
 @pytest.mark.parametrize("change", ["provenance", "shape", "kind", "noise", "empty", "unfinished layout"])
 def test_an_unfinished_file_of_something_else_is_begun_anew(tmp_path, change):
-    path, made_from, rows = tmp_path / "x.h5", MADE_FROM, MAPS
+    path, made_from, rows = tmp_path / "made" / "x.h5", MADE_FROM, MAPS
+    path.parent.mkdir()
     if change == "provenance":
         made_from = MADE_FROM | {"data": "d2"}
     elif change == "shape":
@@ -95,12 +97,13 @@ def test_an_unfinished_file_of_something_else_is_begun_anew(tmp_path, change):
         unfinished.write_bytes(partial_path(path).read_bytes()[:900])
         os.utime(unfinished, (0, 0))
         partial_path(path).unlink()
+    path = shutil.copytree(path.parent, tmp_path / "found") / "x.h5"  # a folder that this process has not listed yet
     writer = MapWriter(path, MADE_FROM, TARGETS, MAPS[0])
     assert not writer.done.any()
     writer.write(0, MAPS)
     writer.close()
     MapStore(path, MADE_FROM, 40).verify()
-    assert {each.name for each in tmp_path.iterdir()} == {"x.h5", *kept}
+    assert {each.name for each in path.parent.iterdir()} == {"x.h5", *kept}
 
 
 KILLED = """
