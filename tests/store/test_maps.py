@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-import shutil
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
