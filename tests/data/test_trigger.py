@@ -109,5 +109,9 @@ def test_what_these_data_cannot_meet_is_refused():
         trigger(of=plain, target=4)
     with pytest.raises(ValueError, match=words("size 9 8")):
         trigger(of=plain, size=9)
+    with pytest.raises(ValueError, match=words("trigger: share 1e-05 no whole image train raise")):
+        trigger(of=plain, share=1e-5)
+    with pytest.raises(ValueError, match=words("test_share 1e-05 no whole image test raise")):
+        trigger(of=plain, test_share=1e-5)
     with pytest.raises(ValueError, match=words("training images trigger")):
         trigger(of=lambda: {"test": noise_split(4, seed=0)})

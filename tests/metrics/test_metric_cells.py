@@ -237,10 +237,13 @@ def test_grids_that_cost_too_much_or_show_nothing_are_refused(name, settings, sa
         metric(name, settings)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("single_deletion", {"cells": 7}), ("shapley", {"grid": 4})])
-def test_more_cells_than_pixels_are_refused(name, settings):
+@pytest.mark.parametrize(
+    ("name", "settings"), [("single_deletion", {"cells": 7}), ("idsds", {"cells": 7}), ("shapley", {"grid": 4})]
+)
+def test_more_cells_than_pixels_are_refused_in_the_word_of_the_setting(name, settings):
     shared, _ = probes_of(name, settings).values()
-    with pytest.raises(ValueError, match=words("grid 3 pixels")):
+    ((setting, count),) = settings.items()
+    with pytest.raises(ValueError, match=words(f"{setting} is {count} 3 pixels")):
         shared.check(Known(), torch.zeros(2, 3, 3, 3))
 
 

@@ -82,7 +82,7 @@ def made(seed, repeats=5, images=400, of_pixels=0.0, leak=0.4, by_chance=0.4):
     curves = [curve("kar", name, np.concatenate([whole, answers], 1), at=(0.0, 0.5)) for name, answers in found.items()]
     leaks = curve("mask_leak", "a", np.concatenate([0 * whole, outline], 1), at=(0.0, 0.5))
     firsts = panels(curves, ("random",))
-    (shares,) = outline_shares(firsts, [*curves, leaks], [], {"kar": Outline("mask_leak", "kar", None)})
+    (shares,) = outline_shares(firsts, [*curves, leaks], [], {"kar": Outline("mask_leak", "kar", None, ("random",))})
     return shares
 
 
@@ -111,13 +111,39 @@ def test_an_outline_that_holds_a_method_back_in_roar_is_told():
     curves = [curve("roar", name, np.concatenate([whole, right], 1), at=(0.0, 0.5)) for name, right in answers.items()]
     leaks = curve("mask_leak", "a", np.concatenate([0 * whole, draws.random(shape) < 0.7], 1), at=(0.0, 0.5))
     firsts = panels(curves, ("random",))
-    (shares,) = outline_shares(firsts, [*curves, leaks], [], {"roar": Outline("mask_leak", None, "roar")})
+    (shares,) = outline_shares(firsts, [*curves, leaks], [], {"roar": Outline("mask_leak", None, "roar", ("random",))})
     assert shares.shares[0].row.verdict == "worse"
     assert shares.shares[0].held_back
     assert shares.shares[0].chance.mean == pytest.approx((1 + 0.85) / 2, abs=0.03)
     assert sentences(shares) == [
         "On roar, the outline holds a back: it is better than random pixels with the same outline."
     ]
+
+
+@pytest.mark.parametrize("listed", [("random",), ("redrawn", "random"), ()])
+def test_the_expected_number_is_that_of_random_pixels_whatever_the_others_are_compared_with(listed):
+    draws = np.random.default_rng(0)
+    shape = (5, 1, 400)
+    answers = {"random": draws.random(shape) < 0.3, "a": draws.random(shape) < 0.4, "b": draws.random(shape) < 0.7}
+    whole = np.ones(shape)
+    curves = [curve("roar", name, np.concatenate([whole, right], 1), at=(0.0, 0.5)) for name, right in answers.items()]
+    leaks = curve("mask_leak", "a", np.concatenate([0 * whole, draws.random(shape) < 0.5], 1), at=(0.0, 0.5))
+    outline = {"roar": Outline("mask_leak", None, "roar", listed)}
+    made = [outline_shares(panels(curves, (name,)), [*curves, leaks], [], outline)[0] for name in ("random", "b")]
+    of_a = [next(share for share in shares.shares if share.row.method == "a") for shares in made]
+    assert [one.row.verdict for one in of_a] == ["worse", "better"]
+    expected = (1 + 0.3 + 0.7 * 0.5) / 2 if listed else np.nan
+    assert [one.chance.mean for one in of_a] == pytest.approx([expected] * 2, abs=0.03, nan_ok=True)
+    assert (of_a[1].by_outline, of_a[1].held_back) == (False, False)
+    assert sentences(made[1]) == []
+
+
+def test_a_leak_that_failed_has_no_number():
+    right = [curve("kar", name, np.ones((3, 3, 20))) for name in ("random", "a")]
+    leak = Curve(**vars(curve("mask_leak", "a", np.zeros((3, 3, 20)))) | {"failed": "boom"})
+    outline = {"kar": Outline("mask_leak", "kar", None, ("random",))}
+    (shares,) = outline_shares(panels(right, ("random",)), [*right, leak], [], outline)
+    assert np.isnan(shares.shares[0].leak)
 
 
 def test_diffroar_is_the_difference_of_what_is_expected_of_both():
@@ -128,7 +154,9 @@ def test_diffroar_is_the_difference_of_what_is_expected_of_both():
     curves += [curve("diffroar", name, right["kar", name] - right["roar", name]) for name in ("random", "a")]
     leak = curve("mask_leak", "a", draws.integers(-1, 2, shape))
     firsts = panels(curves, ("random",))
-    (shares,) = outline_shares(firsts, [*curves, leak], [], {"diffroar": Outline("mask_leak", "kar", "roar")})
+    (shares,) = outline_shares(
+        firsts, [*curves, leak], [], {"diffroar": Outline("mask_leak", "kar", "roar", ("random",))}
+    )
     by_name = {(each.metric, each.method): each for each in curves}
     kept = chance_with_outline(by_name["kar", "random"], leak, other=True)
     removed = chance_with_outline(by_name["roar", "random"], leak, other=False)
@@ -147,7 +175,9 @@ def test_a_twin_stands_beside_its_map_and_is_told_where_it_is_better():
     ]
     better = np.concatenate([whole, draws.random(shape) < 0.8], 1)
     twins = [curve("kar", "a+blurred", better, at=(0.0, 0.5), twin_of="a")]
-    (shares,) = outline_shares(panels(curves, ("random",)), curves, twins, {"kar": Outline("mask_leak", "kar", None)})
+    (shares,) = outline_shares(
+        panels(curves, ("random",)), curves, twins, {"kar": Outline("mask_leak", "kar", None, ("random",))}
+    )
     one, other = sorted(shares.shares, key=lambda share: share.row.method)
     assert one.twin.mean == pytest.approx(better.mean((0, 2)).mean())
     assert one.over_map.gain.mean == pytest.approx(one.twin.mean - one.row.area.mean)

@@ -129,6 +129,12 @@ def test_what_judges_the_network_is_a_line_of_its_own(tmp_path):
     assert printed(table_of(tmp_path), ["robust_accuracy"]) == lines[-1:]
 
 
+def test_a_metric_of_the_network_without_a_direction_describes_it(tmp_path):
+    write(tmp_path, [*some(), noisy(0.4, "network", metric="r_oms", family="network", direction="none")])
+    (line,) = [line for line in printed(table_of(tmp_path)) if line.startswith("r_oms of the network")]
+    assert line.endswith("describes)")
+
+
 def test_signs_that_the_terminal_lacks_become_plain_ones(tmp_path, monkeypatch):
     import io
     import sys

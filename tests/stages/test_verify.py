@@ -45,6 +45,11 @@ def rewritten(folder, change):
     table.to_parquet(path, index=False)
 
 
+def in_words(path, column):
+    table = pd.read_parquet(path)
+    table.assign(**{column: table[column].astype(str)}).to_parquet(path, index=False)
+
+
 def test_every_number_agrees_and_a_sample_is_that_of_its_seed(published):
     done = efface(published, "verify", "board", "--rows", "400")
     assert done.code == 0, done.err
@@ -103,6 +108,8 @@ def test_studies_that_cannot_be_computed_here_are_left_out_and_counted(copied):
         (lambda board: (board / "results.parquet").write_bytes(b"junk"), "results.parquet cannot be read as Parquet"),
         (lambda board: pd.DataFrame({"a": [1]}).to_parquet(board / "results.parquet"), "results.parquet has no column"),
         (lambda board: (board / "study.yml").unlink(), "has no published study"),
+        (lambda board: in_words(board / "results.parquet", "value"), "results.parquet column value has no numbers"),
+        (lambda board: in_words(board / "results.parquet", "at"), "results.parquet column at has no numbers"),
     ],
 )
 def test_a_folder_that_is_none_is_refused_in_one_line(copied, break_it, words):
@@ -111,6 +118,17 @@ def test_a_folder_that_is_none_is_refused_in_one_line(copied, break_it, words):
     assert done.code == 1
     assert len(done.err.splitlines()) == 1
     assert all(word in done.err for word in words.split())
+
+
+def test_a_check_of_no_number_is_no_success(copied):
+    def change(table):
+        table.loc[table.metric != "roar", "kind"] = "other"
+        table[["low", "high"]] = float("nan")
+
+    rewritten(copied, change)
+    done = efface(copied, "verify", "board")
+    assert done.code == 1
+    assert "no number that can be computed again" in done.err
 
 
 def test_a_trained_number_must_lie_in_its_interval_and_another_one_be_equal():

@@ -53,6 +53,28 @@ def test_equal_labels_are_told_apart(tmp_path):
         study(tmp_path, entry(across={"imputer": fills}))
 
 
+def test_a_name_selects_the_entry_of_this_name_and_all_settings_of_it(tmp_path):
+    both = study(tmp_path, {"name": "morf", "across": {"unit": ["pixel", "feature"]}}, "morf", "lerf")
+    assert both.with_metrics(["morf"]).metric_names() == ["morf+pixel", "morf+feature", "morf"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kwargs": 3}, "metrics.srg.kwargs: expected settings found 3"),
+        ({"kwargs": ["absolute"]}, "metrics.srg.kwargs: expected settings found a list"),
+        ({"kwargs": "absolute"}, "metrics.srg.kwargs: expected settings found 'absolute'"),
+        ({"name": None}, "name: valid string found None"),
+        ({"name": 3}, "metrics.3.name: valid string found 3"),
+        ({"across": {"imputer": [{"call": "blur", "kwargs": [1]}, "blur"]}}, "kwargs.imputer.kwargs: found a list"),
+    ],
+)
+def test_an_entry_that_is_wrong_itself_is_told_as_without_across(tmp_path, changes, words):
+    with pytest.raises(InvalidStudyError) as raised:
+        study(tmp_path, entry(**changes))
+    assert all(word in str(raised.value) for word in words.split()), raised.value
+
+
 @pytest.mark.parametrize(
     ("across", "words"),
     [

@@ -52,11 +52,44 @@ def test_an_outline_that_the_study_measures_is_not_measured_twice(tmp_path):
     assert outlines(found.metrics, found.fractions)["roar"].leak == "own_leak"
 
 
+@pytest.mark.parametrize("listed", ["mask_leak", {"name": "own_leak", "metric": "mask_leak"}])
+def test_nor_is_one_at_the_fractions_of_the_study(tmp_path, listed):
+    found = study(tmp_path, ["roar", listed])
+    assert len(leaks(found)) == 1
+    assert "roar" in outlines(found.metrics, found.fractions)
+
+
+def test_where_nothing_or_everything_is_removed_there_is_no_outline_to_measure(tmp_path):
+    assert study(tmp_path, ["roar"], fractions=[0.0, 1.0]).metric_names() == ["roar"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "words"),
+    [
+        ({"name": "roar", "kwargs": 3}, {}, "metrics.roar.kwargs: expected settings found 3"),
+        ({"name": "roar", "kwargs": ["pixel"]}, {}, "metrics.roar.kwargs: expected settings found a list"),
+        ({"name": "roar", "kwargs": {"fractions": 0.3}}, {}, "metrics.roar.kwargs.fractions: found 0.3"),
+        ({"name": "roar", "kwargs": {"fractions": "most"}}, {}, "metrics.roar.kwargs.fractions: found 'most'"),
+        ({"name": "roar", "kwargs": {"repeats": [2]}}, {}, "metrics.roar.kwargs.repeats: found a list"),
+        ({"name": "mask_leak", "kwargs": {"fractions": [[0.3]]}}, {}, "metrics.mask_leak.kwargs.fractions.0: a list"),
+        ({"name": ["roar"]}, {}, "name: valid string found a list"),
+        ("roar", {"fractions": 0.3}, "fractions: found 0.3"),
+        ("roar", {"fractions": "most"}, "fractions: found 'most'"),
+        ("roar", {"fractions": [["most"]]}, "fractions.0: found a list"),
+    ],
+)
+def test_what_is_wrong_is_told_once_and_as_without_it(tmp_path, metric, changes, words):
+    with pytest.raises(InvalidStudyError) as raised:
+        study(tmp_path, [metric, "kar"], **changes)
+    assert all(word in str(raised.value) for word in words.split()), raised.value
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_diffroar_needs_both_accuracies(tmp_path):
     alone, both = study(tmp_path, ["diffroar"]), study(tmp_path, ["roar", "kar", "diffroar"])
     assert outlines(alone.metrics, alone.fractions) == {}
-    assert outlines(both.metrics, both.fractions)["diffroar"] == ("mask_leak", "kar", "roar")
-    assert outlines(both.metrics, both.fractions)["roar"] == ("mask_leak", None, "roar")
+    assert outlines(both.metrics, both.fractions)["diffroar"][:3] == ("mask_leak", "kar", "roar")
+    assert outlines(both.metrics, both.fractions)["roar"][:3] == ("mask_leak", None, "roar")
 
 
 def test_without_retrained_metrics_nothing_is_added(tmp_path):

@@ -65,10 +65,16 @@ def trigger(
         )
     if size > min(found["train"].shape[1:]):
         raise ValueError(f"trigger: size is {size}, expected at most {min(found['train'].shape[1:])} pixels; lower it")
-    for name, part in (("train", share), ("test", test_share)):
+    for name, key, part in (("train", "share", share), ("test", "test_share", test_share)):
         split = found[name]
         open_to = split.targets != target if name == "train" else torch.ones(len(split), dtype=torch.bool)
-        made[name] = _planted(split, _chosen(open_to, part, f"trigger {seed} {name}"), target, size, place, seed, name)
+        chosen = _chosen(open_to, part, f"trigger {seed} {name}")
+        if part and not chosen.any():
+            raise ValueError(
+                f"trigger: {key} is {part}, which is no whole image of the {int(open_to.sum()):,} {name} images that "
+                "may carry the patch; raise it"
+            )
+        made[name] = _planted(split, chosen, target, size, place, seed, name)
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
 
 

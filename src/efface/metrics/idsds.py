@@ -138,7 +138,7 @@ class TunedDeletions:
 
     def check(self, network: nn.Module, images: Images) -> None:
         """Raise ValueError if the grid has more cells across than the images have pixels."""
-        cell_labels(network, images, self.cells, tokens=False)
+        cell_labels(network, images, self.cells, tokens=False, setting="cells")
 
     def __call__(self, case: Case) -> Score:
         h, w = case.data["test"].shape[1:]

@@ -96,7 +96,7 @@ class Deletions:
 
     def check(self, network: nn.Module, images: Images) -> None:
         """Raise ValueError if the grid has more cells across than the images have pixels, or patches."""
-        cell_labels(network, images, self.cells, tokens=drops_tokens(self.imputer))
+        cell_labels(network, images, self.cells, tokens=drops_tokens(self.imputer), setting="cells")
 
     def __call__(self, case: Case) -> Score:
         return Score(by_cell(deletion_falls(case, case.network, self.cells, self.score, self.imputer)))

@@ -41,6 +41,7 @@ class Share:
     row: its row. leak: mean accuracy above chance that its outline gives by itself; NaN if it is not measured.
     chance: number that random pixels with this outline are expected to get; n = 0 without it. over_chance: gain over
     that. twin: number of the blurred twin; n = 0 without one. over_map: gain of the twin over the map itself.
+    against_random: whether the row is compared with these random pixels too.
     """
 
     row: Row
@@ -49,23 +50,25 @@ class Share:
     over_chance: Compared
     twin: Interval
     over_map: Compared
+    against_random: bool
 
     @property
     def by_outline(self) -> bool:
-        """True if the method is better than the reference, but not better than the reference with this outline."""
-        return self.row.verdict == "better" and self.over_chance.verdict in ("same", "worse")
+        """True if the method is better than random pixels, but not better than random pixels with this outline."""
+        return self.against_random and self.row.verdict == "better" and self.over_chance.verdict in ("same", "worse")
 
     @property
     def held_back(self) -> bool:
-        """True if the method is not better than the reference, but better than the reference with this outline."""
-        return self.row.verdict in ("worse", "same") and self.over_chance.verdict == "better"
+        """True if the method is not better than random pixels, but better than random pixels with this outline."""
+        return self.against_random and self.row.verdict in ("worse", "same") and self.over_chance.verdict == "better"
 
 
 @dataclass(frozen=True)
 class OutlineShares:
-    """The methods on one retrained metric."""
+    """The methods on one retrained metric. random: the row of random pixels; "" if none is measured."""
 
     panel: Panel
+    random: str
     shares: tuple[Share, ...]
 
 
@@ -90,7 +93,7 @@ def chance_with_outline(kept: Curve, leak: Curve, *, other: bool) -> Curve | Non
     else 0. So the outline turns a share of the wrong answers right, the one that it gets right above chance by itself.
     This holds if the two pieces of evidence are independent.
 
-    kept: accuracy on images erased by the reference. leak: accuracy above chance by a method's outline. other: True if
+    kept: accuracy on images erased by random pixels. leak: accuracy above chance by a method's outline. other: True if
     the metric removes what the leak keeps, so that it needs the leak at 1 - x.
     """
     place = {round(at, _DIGITS): i for i, at in enumerate(leak.at)}
@@ -111,15 +114,15 @@ def chance_with_outline(kept: Curve, leak: Curve, *, other: bool) -> Curve | Non
 
 def sentences(shares: OutlineShares) -> list[str]:
     """Return what the controls show of a metric, in sentences."""
-    metric, reference = shares.panel.metric, shares.panel.reference
+    metric = shares.panel.metric
     gained = [one.row.method for one in shares.shares if one.by_outline]
     held = [one.row.method for one in shares.shares if one.held_back]
     ahead = [one.row.method for one in shares.shares if one.over_map.verdict == "better"]
     lines = []
     if gained:
         lines.append(
-            f"On {metric}, {listed(gained)} {_are(gained)} better than {reference} only by the outline: random pixels "
-            "with the same outline are expected to score as well."
+            f"On {metric}, {listed(gained)} {_are(gained)} better than {shares.random} only by the outline: random "
+            "pixels with the same outline are expected to score as well."
         )
     if held:
         lines.append(
@@ -157,8 +160,10 @@ def outline_table(several: Sequence[OutlineShares]) -> pd.DataFrame:
 def _of_metric(panel: Panel, curves: Sequence[Curve], twins: Sequence[Curve], outline: Outline) -> OutlineShares:
     rows = [row for row in panel.rows if not row.is_control]
     own = {row.method: row.curve for row in rows if not row.curve.failed and row.area.n}
-    leaks = {each.method: each for each in curves if (each.metric, each.score) == (outline.leak, LEAK)}
-    of_parts = [_reference(curves, name, panel.reference) for name in (outline.kept or "", outline.removed or "")]
+    leaks = {each.method: each for each in curves if (each.metric, each.score, each.failed) == (outline.leak, LEAK, "")}
+    measured = {row.method for row in panel.rows if not row.curve.failed}
+    random = next((name for name in outline.random if name in measured), "")
+    of_parts = [_of_row(curves, name, random) for name in (outline.kept or "", outline.removed or "")]
     chance = {
         name: made
         for name, curve in own.items()
@@ -174,6 +179,7 @@ def _of_metric(panel: Panel, curves: Sequence[Curve], twins: Sequence[Curve], ou
     expected, of_twins = _areas(list(chance.values())), _areas(list(blurred.values()))
     return OutlineShares(
         panel,
+        random,
         tuple(
             Share(
                 row,
@@ -182,6 +188,7 @@ def _of_metric(panel: Panel, curves: Sequence[Curve], twins: Sequence[Curve], ou
                 over_chance.get(row.method, Compared()),
                 of_twins.get(f"{row.method}+blurred", NOTHING),
                 over_map.get(row.method, Compared()),
+                against_random=panel.reference == random,
             )
             for row in rows
         ),
@@ -191,7 +198,7 @@ def _of_metric(panel: Panel, curves: Sequence[Curve], twins: Sequence[Curve], ou
 def _chance(own: Curve, parts: Sequence[Curve | None], leak: Curve) -> Curve | None:
     """Return the expected curve of random pixels with an outline: that of what is kept less that of what is removed.
 
-    own: the curve of the method, whose name and metric the result has. parts: accuracy of the reference without its
+    own: the curve of the method, whose name and metric the result has. parts: accuracy of random pixels without the
     least, and without its most relevant units; None for one that the metric does not use.
     """
     kept, removed = parts
@@ -218,9 +225,9 @@ def _with_images(curve: Curve, images: np.ndarray, missing: tuple[float, ...]) -
     return replace(curve, values=values, images=images, pairs=pairs, missing=missing, bounds=None, by_draw=None)
 
 
-def _reference(curves: Sequence[Curve], metric: str, reference: str) -> Curve | None:
-    """Return the accuracy of the reference on a metric; None if there is none."""
-    return next((each for each in curves if (each.metric, each.method) == (metric, reference) and metric), None)
+def _of_row(curves: Sequence[Curve], metric: str, row: str) -> Curve | None:
+    """Return the accuracy of a row on a metric; None if there is none."""
+    return next((each for each in curves if (each.metric, each.method) == (metric, row) and metric), None)
 
 
 def _compared(panel: Panel, pairs: Mapping[str, tuple[Curve, Curve]]) -> dict[str, Compared]:

@@ -95,7 +95,7 @@ def _of_network(asked: pd.DataFrame) -> list[str]:
     """Return a line for each metric that judges the network and not a method."""
     return [
         f"{metric} of the {method}: {plus_minus(Interval(value, float('nan'), low, high, n), unit)} "
-        f"({stands} of {score.replace('_', ' ')}, {better} is better)"
+        f"({stands} of {score.replace('_', ' ')}, {_good(better)})"
         for metric, method, value, low, high, n, unit, stands, score, better in zip(
             *(asked[name] for name in ("metric", "method", "value", "low", "high", "n", "unit", "stands", "score")),
             asked.better,
@@ -127,10 +127,14 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
+def _good(better: str) -> str:
+    return "describes" if better == "none" else f"{better} is better"
+
+
 def _column(of_metric: pd.DataFrame, rows: Sequence[str]) -> list[str]:
     """Return the name of the metric, what its number is, and the cells of these rows."""
     first = of_metric.iloc[0]
-    good = "describes" if first.better == "none" else f"{first.better} is better"
+    good = _good(first.better)
     numbers, verdicts = dict[str, str](), dict[str, str]()
     fields = ("method", "value", "low", "high", "n", "verdict", "leaking")
     for method, value, low, high, n, verdict, leaking in zip(*(of_metric[name] for name in fields), strict=True):

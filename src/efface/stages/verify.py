@@ -97,7 +97,7 @@ def verify(folder: Path, *, rows: int, seed: int, facts: dict[str, Any] | None =
             say(f"left out: {count:,} numbers of {name}: {why}")
         if not found:
             raise ValueError(f"{folder}: no study can be computed again here, see the lines above")
-        every = [number for one in found for number in one.rows]
+        every = _numbers_of(found, folder)
         chosen = random.Random(seed).sample(every, min(rows, len(every)))  # noqa: S311  no secret
         say(f"{len(chosen)} of {len(every):,} numbers are computed again, chosen by seed {seed}")
         again: dict[Number, float] = {}
@@ -114,6 +114,17 @@ def verify(folder: Path, *, rows: int, seed: int, facts: dict[str, Any] | None =
     say(f"{len(chosen) - len(wrong)} of {len(chosen)} agree")
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(chosen)} numbers differ; the lines above say which")
+
+
+def _numbers_of(found: Sequence[Published], folder: Path) -> list[Number]:
+    """Return the numbers of all studies. ValueError: there is none."""
+    every = [number for one in found for number in one.rows]
+    if not every:
+        raise ValueError(
+            f"{folder}: has no number that can be computed again; expected a frozen metric, or a retrained one with "
+            "intervals: publish a study with such numbers"
+        )
+    return every
 
 
 def _line(number: Number, again: float) -> str:
@@ -134,6 +145,8 @@ def _table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
     if missing := sorted(_COLUMNS - {*table.columns}):
         raise ValueError(f"{path}: has no column {missing[0]}; expected results.parquet of a report")
+    if wrong := [name for name in ("at", "value", "low", "high") if not pd.api.types.is_float_dtype(table[name])]:
+        raise ValueError(f"{path}: column {wrong[0]} has no numbers; expected results.parquet of a report")
     return table
 
 
@@ -175,7 +188,10 @@ def _study(folder: Path, out: Path) -> Study:
 
 
 def _origin(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a table of facts, found {type(found).__name__}")
     return found

@@ -27,8 +27,8 @@ def combined(tree: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def of_settings(name: str, metrics: Iterable[MetricEntry]) -> list[str]:
-    """Return the names of the entries that a metric with `across` stands for; of another one, its own name alone."""
-    return [entry.name for entry in metrics if entry.setting_of == name] or [name]
+    """Return the names of the entries that a metric with `across` stands for, and of the entry of this very name."""
+    return [entry.name for entry in metrics if name in (entry.name, entry.setting_of)] or [name]
 
 
 def _entries(entry: Any) -> Iterator[Any]:
@@ -37,13 +37,16 @@ def _entries(entry: Any) -> Iterator[Any]:
         yield entry
         return
     name, kwargs = entry.get("name"), entry.get("kwargs") or {}
+    if not isinstance(name, str) or not isinstance(kwargs, Mapping):  # the check of the entry reports it
+        yield entry
+        return
     lists = _lists(f"metrics.{name}.across", entry["across"], kwargs)
     own = {key: value for key, value in entry.items() if key != "across"}
     labels = {setting: _labels(values) for setting, values in lists.items()}
     for places in itertools.product(*(range(len(values)) for values in lists.values())):
         chosen = dict(zip(lists, places, strict=True))
         yield own | {
-            "name": "+".join([str(name), *(labels[setting][place] for setting, place in chosen.items())]),
+            "name": "+".join([name, *(labels[setting][place] for setting, place in chosen.items())]),
             "metric": entry.get("metric") or name,
             "kwargs": {**kwargs, **{setting: lists[setting][place] for setting, place in chosen.items()}},
             "setting_of": name,
@@ -78,8 +81,9 @@ def _labels(values: Sequence[Any]) -> list[str]:
 def _label(value: Any) -> str:
     """Return the value in the letters of a name: a call by the last word of its path and by its settings."""
     if isinstance(value, Mapping) and "call" in value:
-        parts = [_label(value["call"]), *(_label(own) for own in (value.get("kwargs") or {}).values())]
-        return "-".join(parts)
+        kwargs = value.get("kwargs")
+        own = kwargs.values() if isinstance(kwargs, Mapping) else ()
+        return "-".join(map(_label, (value["call"], *own)))
     if isinstance(value, list | tuple):
         return "-".join(map(_label, value)) or "none"
     text = str(value)

@@ -5,29 +5,34 @@ worth: `mask_leak`, a network that sees nothing else; and a blurred twin of each
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from efface.metrics import metric
+from pydantic import TypeAdapter, ValidationError
+
 from efface.study.metric_entry import MetricEntry
+from efface.study.schema import Fraction
 
 MASK = "mask"
 LEAK = "mask_leak"
 _SETTINGS = ("unit", "post", "repeats")
 """Settings that an outline shares with the metric that it belongs to."""
 _DIGITS = 10
+_FRACTIONS = TypeAdapter(tuple[Fraction, ...])
 
 
 class Outline(NamedTuple):
     """Where the outline of a retrained metric is measured.
 
     leak: entry of `mask_leak`. kept: entry with the accuracy without the least relevant units, removed: without the
-    most relevant ones; None if the metric does not use it. For `roar` and `kar`, this is the metric itself.
+    most relevant ones; None if the metric does not use it. For `roar` and `kar`, this is the metric itself. random: the
+    rows of random pixels, of which the first one that is measured stands for pixels that tell nothing.
     """
 
     leak: str
     kept: str | None
     removed: str | None
+    random: tuple[str, ...] = ()
 
 
 def with_leaks(tree: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -35,33 +40,35 @@ def with_leaks(tree: Mapping[Any, Any]) -> dict[Any, Any]:
     metrics = tree.get("metrics")
     if tree.get("controls") != MASK or not isinstance(metrics, list | tuple):
         return dict(tree)
-    entries = [dict(each) if isinstance(each, Mapping) else {"name": each} for each in metrics]
-    added: list[dict[str, Any]] = []
-    names = {entry.get("name") for entry in entries}
-    for entry in [*entries]:
-        seen = _seen(entry)
-        if not seen:
+    given = _numbers(tree["fractions"]) if tree.get("fractions") is not None else [*_DEFAULT]
+    entries = [(entry, each) for each in metrics if (entry := _entry(each)) is not None]
+    leaks = [entry for entry, _ in entries if entry.is_of(LEAK)]
+    names, added = {entry.name for entry, _ in entries}, list[dict[str, Any]]()
+    for entry, written in entries:
+        points = _points(entry.kwargs.fractions or given, entry.formula.outline)
+        if not points or any(_covers(leak, entry, given) for leak in leaks):
             continue
-        kwargs = entry.get("kwargs") or {}
-        points = _points(kwargs.get("fractions") or tree.get("fractions") or _DEFAULT, seen)
-        wanted = {key: kwargs[key] for key in _SETTINGS if kwargs.get(key) is not None}
-        if any(_serves(other, wanted, points) for other in [*entries, *added]):
-            continue
-        own = LEAK if LEAK not in names else f"{LEAK}+{entry.get('name')}"
-        names.add(own)
+        kwargs = written.get("kwargs") or {} if isinstance(written, Mapping) else {}
+        own = LEAK if LEAK not in names else f"{LEAK}+{entry.name}"
         path = {} if own == LEAK else {"metric": LEAK}
-        added.append({"name": own, **path, "kwargs": wanted | {"fractions": points}})
+        wanted = {key: kwargs[key] for key in _SETTINGS if kwargs.get(key) is not None}
+        made = {"name": own, **path, "kwargs": wanted | {"fractions": points}}
+        names.add(own)
+        leaks.append(MetricEntry.model_validate(made))
+        added.append(made)
     return dict(tree) | {"metrics": [*metrics, *added]}
 
 
-def outlines(metrics: Iterable[MetricEntry], fractions: Iterable[float]) -> dict[str, Outline]:
+def outlines(
+    metrics: Iterable[MetricEntry], fractions: Iterable[float], random: Iterable[str] = ()
+) -> dict[str, Outline]:
     """Return where the outline of each retrained metric is measured. Metrics without such an entry are left out.
 
     A difference of two accuracies needs the metrics of both, with its settings.
 
-    fractions: those of the study.
+    fractions: those of the study. random: the rows of its random controls.
     """
-    entries, given, found = list(metrics), tuple(fractions), {}
+    entries, given, controls, found = list(metrics), tuple(fractions), tuple(random), {}
     for entry in (each for each in entries if each.formula.outline):
         leak = next((each for each in entries if each.is_of(LEAK) and _covers(each, entry, given)), None)
         alike = (
@@ -71,11 +78,11 @@ def outlines(metrics: Iterable[MetricEntry], fractions: Iterable[float]) -> dict
         sides = {side: by_side.get(side) for side in ("kept", "removed")}
         known = all(sides.values()) if entry.formula.outline == "both" else True
         if leak is not None and known:
-            found[entry.name] = Outline(leak.name, sides["kept"], sides["removed"])
+            found[entry.name] = Outline(leak.name, sides["kept"], sides["removed"], controls)
     return found
 
 
-def _covers(leak: MetricEntry, entry: MetricEntry, fractions: tuple[float, ...]) -> bool:
+def _covers(leak: MetricEntry, entry: MetricEntry, fractions: Sequence[float]) -> bool:
     """Return whether an entry measures the outline of another one, at all of its fractions."""
     there = {round(each, _DIGITS) for each in leak.kwargs.fractions or fractions}
     points = _points(entry.kwargs.fractions or fractions, entry.formula.outline)
@@ -87,21 +94,20 @@ _DEFAULT = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 def _points(fractions: Iterable[float], seen: str) -> list[float]:
     """Return the fractions at which the outline is needed, ascending. At 0 and 1 there is none."""
-    known = [float(each) for each in fractions if isinstance(each, int | float)]  # the study refuses anything else
-    removed = known if seen in ("removed", "both") else []
-    kept = [1 - each for each in known] if seen in ("kept", "both") else []
+    removed = [*fractions] if seen in ("removed", "both") else []
+    kept = [1 - each for each in fractions] if seen in ("kept", "both") else []
     return sorted({round(each, _DIGITS) for each in (*removed, *kept)} - {0.0, 1.0})
 
 
-def _serves(entry: Mapping[str, Any], wanted: Mapping[str, Any], points: Iterable[float]) -> bool:
-    """Return whether an entry measures the outline with these settings at these fractions."""
-    kwargs = entry.get("kwargs") or {}
-    own = {key: kwargs[key] for key in _SETTINGS if kwargs.get(key) is not None}
-    there = {round(float(each), _DIGITS) for each in kwargs.get("fractions") or ()}
-    return (entry.get("metric") or entry.get("name")) == LEAK and own == wanted and set(points) <= there
+def _numbers(fractions: Any) -> list[float]:
+    """Return the fractions of a study; none if they are no fractions, which the check of the study reports."""
+    with contextlib.suppress(ValidationError):
+        return [*_FRACTIONS.validate_python(fractions)]
+    return []
 
 
-def _seen(entry: Mapping[str, Any]) -> str:
-    with contextlib.suppress(ValueError, TypeError):  # the check of the entry reports it
-        return metric(str(entry.get("metric") or entry.get("name"))).outline
-    return ""
+def _entry(written: Any) -> MetricEntry | None:
+    """Return a metric of a study; None if it is wrong, which the check of the study reports."""
+    with contextlib.suppress(ValueError, TypeError):
+        return MetricEntry.model_validate(written)
+    return None

@@ -108,16 +108,19 @@ def labels_for(case: Case, grid: int, *, tokens: bool) -> Int[Tensor, "h w"]:
     return cell_labels(case.network, _first(case), grid, tokens=tokens).to(case.device)
 
 
-def cell_labels(network: nn.Module, images: Images, grid: int, *, tokens: bool) -> Int[Tensor, "h w"]:
+def cell_labels(
+    network: nn.Module, images: Images, grid: int, *, tokens: bool, setting: str = "grid"
+) -> Int[Tensor, "h w"]:
     """Return the cell of each pixel. ValueError: there are more cells than pixels, or patches, across.
 
-    tokens: a patch of the network belongs wholly to the cell in which its middle lies.
+    tokens: a patch of the network belongs wholly to the cell in which its middle lies. setting: word of an error for
+        the grid.
     """
     h, w = images.shape[2:]
     if not tokens:
-        return cells(grid, h, w)
+        return cells(grid, h, w, setting)
     tall, wide = patch_size(network, images)
-    return cells(grid, h // tall, w // wide).repeat_interleave(tall, 0).repeat_interleave(wide, 1)
+    return cells(grid, h // tall, w // wide, setting).repeat_interleave(tall, 0).repeat_interleave(wide, 1)
 
 
 def scores_without(

@@ -179,12 +179,14 @@ def independent_subsets(
     )
 
 
-def cells(grid: int, h: int, w: int) -> Int[Tensor, "{h} {w}"]:
+def cells(grid: int, h: int, w: int, setting: str = "grid") -> Int[Tensor, "{h} {w}"]:
     """Return the cell of each pixel in a grid x grid: the one in which the middle of the pixel lies.
 
     So a small image of grid x grid is enlarged by its nearest pixel, as MuFidelity does it. Widths differ by one pixel.
+
+    setting: word of an error for the grid.
     """
     if grid > min(h, w):
-        raise ValueError(f"grid is {grid}; expected at most the image's {min(h, w)} pixels: lower it")
+        raise ValueError(f"{setting} is {grid}; expected at most the image's {min(h, w)} pixels: lower it")
     down, across = ((2 * torch.arange(size) + 1) * grid // (2 * size) for size in (h, w))
     return down[:, None] * grid + across

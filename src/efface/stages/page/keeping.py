@@ -20,7 +20,6 @@ from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.store.keys import key
-from efface.study.mask_controls import outlines
 from efface.study.study import Study
 
 
@@ -124,7 +123,7 @@ def _facts(planned: PlannedRun) -> KeptFacts:
         how={entry.name: report_data.how_of(planned, entry) for entry in planned.run.study.metrics},
         layers=report_data.layers_of(planned.run),
         setting_of=report_data.setting_of(planned.run),
-        outlines=outlines(planned.run.study.metrics, planned.run.study.fractions),
+        outlines=report_data.outlines_of(planned.run.study),
         repeats=planned.run.study.repeats,
         passes=None if planned.run.study.decide is None else _known(spent_share(planned)),
         drawn=read_made_from(picture(planned.run) or b""),

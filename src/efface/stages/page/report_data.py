@@ -31,8 +31,9 @@ from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.store.results import Results
-from efface.study.mask_controls import outlines
+from efface.study.mask_controls import Outline, outlines
 from efface.study.metric_entry import MetricEntry
+from efface.study.study import Study
 
 _OPTIONAL = {
     "timm": ("call: timm", "efface.models.timm"),
@@ -63,7 +64,7 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         warnings=(*labels_said(run), *remarks(run, plan)),
         how={entry.name: how_of(planned, entry) for entry in study.metrics},
         setting_of=setting_of(run),
-        outlines=outlines(study.metrics, study.fractions),
+        outlines=outlines_of(study),
         degenerate=degenerate_of(conditions_of(plan), run.results),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(planned, entry)) is not None},
         layers=layers_of(run),
@@ -133,6 +134,12 @@ def layers_of(run: Run) -> dict[str, tuple[str, ...]]:
     entries = [entry for entry in run.entries if entry.file is None and entry.draw == 1]
     records = {entry.name: run.results.records.get(extraction_key(run, entry, "test"), {}) for entry in entries}
     return {name: tuple(record["layers"]) for name, record in records.items() if record.get("layers")}
+
+
+def outlines_of(study: Study) -> dict[str, Outline]:
+    """Return where the outline of each retrained metric is measured."""
+    random = study.model_copy(update={"reference": None}).references()
+    return outlines(study.metrics, study.fractions, random)
 
 
 def setting_of(run: Run) -> dict[str, str]:
