@@ -30,7 +30,7 @@ def test_roar_needs_the_outline_of_what_is_removed_and_kar_that_of_what_is_kept(
     assert leaks(study(tmp_path, ["roar"], fractions=fractions)) == {"mask_leak": (0.1, 0.6)}
     assert leaks(study(tmp_path, ["kar"], fractions=fractions)) == {"mask_leak": (0.4, 0.9)}
     both = {"mask_leak": (0.1, 0.4, 0.6, 0.9)}
-    assert leaks(study(tmp_path, ["diffroar", "roar"], fractions=fractions)) == both
+    assert leaks(study(tmp_path, ["diffroar", "kar", "roar"], fractions=fractions)) == both
 
 
 def test_metrics_with_settings_of_their_own_have_outlines_of_their_own(tmp_path):
@@ -88,6 +88,7 @@ def test_what_is_wrong_is_told_once_and_as_without_it(tmp_path, metric, changes,
 def test_diffroar_needs_both_accuracies(tmp_path):
     alone, both = study(tmp_path, ["diffroar"]), study(tmp_path, ["roar", "kar", "diffroar"])
     assert outlines(alone.metrics, alone.fractions) == {}
+    assert alone.metric_names() == ["diffroar"]
     assert outlines(both.metrics, both.fractions)["diffroar"][:3] == ("mask_leak", "kar", "roar")
     assert outlines(both.metrics, both.fractions)["roar"][:3] == ("mask_leak", None, "roar")
 

@@ -183,7 +183,7 @@ def _of_metric(panel: Panel, curves: Sequence[Curve], twins: Sequence[Curve], ou
         tuple(
             Share(
                 row,
-                float(np.nanmean(leaks[row.method].values)) if row.method in leaks else np.nan,
+                _mean_leak(leaks.get(row.method)),
                 expected.get(row.method, NOTHING),
                 over_chance.get(row.method, Compared()),
                 of_twins.get(f"{row.method}+blurred", NOTHING),
@@ -243,6 +243,14 @@ def _compared(panel: Panel, pairs: Mapping[str, tuple[Curve, Curve]]) -> dict[st
 
 def _areas(curves: Sequence[Curve]) -> dict[str, Interval]:
     return {row.method: row.area for row in panels(curves)[0].rows} if curves else {}
+
+
+def _mean_leak(leak: Curve | None) -> float:
+    """Return the mean over the points at which a part is removed; NaN without one. Nothing and all have no outline."""
+    if leak is None:
+        return np.nan
+    inside = leak.values[:, [0 < at < 1 for at in leak.at]]
+    return float(np.nanmean(inside)) if not np.isnan(inside).all() else np.nan
 
 
 def _are(methods: Sequence[str]) -> str:

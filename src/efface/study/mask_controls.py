@@ -45,6 +45,8 @@ def with_leaks(tree: Mapping[Any, Any]) -> dict[Any, Any]:
     leaks = [entry for entry, _ in entries if entry.is_of(LEAK)]
     names, added = {entry.name for entry, _ in entries}, list[dict[str, Any]]()
     for entry, written in entries:
+        if not _has_both([each for each, _ in entries], entry):
+            continue
         points = _points(entry.kwargs.fractions or given, entry.formula.outline)
         if not points or any(_covers(leak, entry, given) for leak in leaks):
             continue
@@ -57,6 +59,12 @@ def with_leaks(tree: Mapping[Any, Any]) -> dict[Any, Any]:
         leaks.append(MetricEntry.model_validate(made))
         added.append(made)
     return dict(tree) | {"metrics": [*metrics, *added]}
+
+
+def _has_both(entries: Sequence[MetricEntry], entry: MetricEntry) -> bool:
+    """Return whether a difference of two accuracies has the metrics of both beside it. Other metrics need none."""
+    beside = {each.formula.outline for each in entries if each.kwargs == entry.kwargs}
+    return entry.formula.outline != "both" or {"kept", "removed"} <= beside
 
 
 def outlines(
