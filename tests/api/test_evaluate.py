@@ -53,6 +53,7 @@ def result():
     return efface.evaluate(NETWORK, IMAGES, LABELS, {"gradient": gradient, "mine": weighted}, **SHORT)
 
 
+@pytest.mark.long
 def test_a_result_has_its_own_page_after_a_later_call_in_its_folder(tmp_path):
     first = efface.evaluate(NETWORK, IMAGES, LABELS, ["gradient"], "morf", out=tmp_path / "run", **SHORT)
     page = first.report().read_text()
@@ -233,6 +234,7 @@ def noting(path, factor):
     return mine
 
 
+@pytest.mark.long
 def test_the_same_call_goes_on_and_another_method_is_computed_anew(tmp_path):
     path, calls = tmp_path / "calls", []
     for factor in (1.0, 1.0, -1.0):

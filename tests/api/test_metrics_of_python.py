@@ -92,6 +92,7 @@ def test_settings_of_a_word_are_those_of_an_entry():
     assert not np.array_equal(plain.table.value, by_value.table.value)
 
 
+@pytest.mark.long
 def test_another_metric_function_is_measured_anew_in_the_same_folder(tmp_path):
     weight = 1.0
     mine = lambda model, images, targets, maps: weight * maps.flatten(1).sum(1)  # noqa: E731

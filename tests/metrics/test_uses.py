@@ -412,7 +412,7 @@ TOP = dict.fromkeys(("precision", "relevance_rank"), ("as many as the object has
 }
 
 
-@pytest.mark.parametrize("name", first_short(12, ENTRIES))
+@pytest.mark.parametrize("name", first_short(5, ENTRIES))
 def test_a_row_says_what_the_metric_does(run, name, seen):
     each = next(each for each in run.study.metrics if each.name == name)
     view, found = viewed(run, each, frozenset())[0], {kind: set() for kind in KINDS}

@@ -149,6 +149,7 @@ def test_a_convolution_used_elsewhere_too_leaves_the_network_as_it_is():
     assert pairs == [(network.again, network.last)]  # `first` follows no layer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "build",
     [

@@ -52,6 +52,7 @@ def test_a_page_of_kept_pictures_shows_what_the_first_page_showed(kind, tmp_path
     assert ("data-full=" in pictures_of(before)) == (kind == "photographs")
 
 
+@pytest.mark.long
 def test_equal_pictures_share_a_file_and_the_page_says_so(tmp_path):
     own = gallery(SHAPES["photographs"])
     both = dict.fromkeys(own.maps, own.maps["random"])

@@ -159,6 +159,7 @@ def test_a_note_is_there_only_while_the_work_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_note_stays_if_the_work_closed_its_file_and_is_then_stopped(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=_closes_and_is_stopped, args=(tmp_path,))
@@ -218,6 +219,7 @@ def _end(_task):
     os._exit(7)
 
 
+@pytest.mark.long
 def test_one_worker_is_a_process_of_its_own():
     with pytest.raises(WorkerDiedError, match="worker process died"):
         list(in_workers(_end, [1], workers=1))

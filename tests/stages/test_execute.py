@@ -237,6 +237,7 @@ def test_a_ctrl_c_that_a_library_turns_into_an_error_is_a_ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_the_helper_of_the_workers_outlives_a_hang_up():
     code = """

@@ -123,6 +123,7 @@ def test_a_method_that_cannot_learn_has_failed(tmp_path):
     assert names(table.note["morf", "learner"], "cannot learn learner.py:11")
 
 
+@pytest.mark.long
 def test_the_reason_of_a_metric_names_the_metric_and_the_line_of_its_code():
     source.READ.clear()
 
