@@ -26,7 +26,7 @@ N, SIZE, CLASSES, ROWS = 5, 12, 4, 7
 STAGE = "layer2"  # what stands for a layer that the tiny networks do not have
 SAME_FOR_ALL = ("efface.methods.control.centre", "efface.methods.backprop.deconvnet")
 """Methods that may give two images of a class the same map: without max pooling, a deconvnet never asks the image."""
-LRP = "efface.methods.zennit.attribute"
+LRP = ("efface.methods.zennit.attribute", "efface.methods.lrp.lrp")
 """Where features of both signs are added, it divides by sums that nearly cancel, and rounding is all that they say."""
 OF_TOKENS = {
     word
@@ -136,6 +136,7 @@ def studies():
         size = 8 if "digits" in str(tree["data"]) else min(size, LARGEST)
         model = Call.model_validate(Word("model").by_path(tree["model"]))
         kwargs = {name: each for name, each in model.kwargs.items() if name != "weights"}
+        size = kwargs.get("size", size)
         if model.call == "efface.models.timm.load":  # a transformer takes images of one size
             kwargs["img_size"] = size
         model = model.model_copy(update={"kwargs": kwargs})
@@ -263,7 +264,7 @@ def test_same_seeds_give_the_same_bits(family, line, channels):
 def test_a_batch_gives_the_maps_of_its_images_alone_at_any_budget(family, line, channels):
     model, inputs = family(channels, CLASSES, seed=3), inputs_of(channels)
     entry = method_of(line, model)
-    if entry.method == OCCLUSION or (entry.method == LRP and isinstance(model, PreActResNet)):
+    if entry.method == OCCLUSION or (entry.method in LRP and isinstance(model, PreActResNet)):
         model, inputs["images"] = model.double(), inputs["images"].double()
     together = explain(entry, model, inputs)
     singles = [

@@ -217,7 +217,8 @@ for _library, _key, _algorithms in (("captum", "algorithm", CAPTUM), ("zennit", 
 @golden("method.exact_map")
 def _exact_map():
     images, classes = inputs.images(4, size=16), inputs.targets(4) % 2
-    return {kind: exact_map(designed(kind=kind), images, classes) for kind in ("counter", "or", "and", "contrast")}
+    kinds = ("counter", "or", "and", "contrast")
+    return {kind: exact_map(designed(kind=kind).to(images.device), images, classes) for kind in kinds}
 
 
 @golden("method.full_grad.parts")
