@@ -1,7 +1,7 @@
 """The leaderboard: stored numbers of studies, and the page docs/leaderboard.md that shows them.
 
-    python scripts/leaderboard.py add RUN_FOLDER NAME --study configs/leaderboard/NAME.yml    # store a finished run
-    python scripts/leaderboard.py page                                                        # write the page
+    python scripts/leaderboard.py add RUN_FOLDER NAME --study configs/NAME.yml    # store a finished run
+    python scripts/leaderboard.py page                                            # write the page
 
 `add` copies the study, `report/results.parquet`, a network of at most 1 MB, and where the numbers come from (commit,
 command, date, digest of the images) to docs/leaderboard/NAME. It refuses a run that is not finished. `efface verify
@@ -12,6 +12,7 @@ import argparse
 import json
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def add(run: Path, to: Path, study: Path) -> None:
     facts = record.kept.facts
     origin = {
         "commit": listed(commits),
-        "command": f"efface all {shlex.quote(f'configs/leaderboard/{study.name}')}",
+        "command": f"efface all {shlex.quote(str(study))}",
         "date": max(str(row.get("time", ""))[:10] for row in record.results.records.values()),
         "data": Run(read(run / STUDY)).data_digest,
         "images": facts.data if facts else "",
@@ -112,7 +113,7 @@ def _section(folder: Path) -> str:
     title = (yaml.safe_load((folder / STUDY).read_text()).get("x-title") or folder.name).strip()
     facts = f"*{origin['images']}. {origin['network']}. `{origin['command']}`, {origin['date']}, commit "
     facts += f"{origin['commit']}, {origin['device']}. Numbers: `docs/leaderboard/{folder.name}`.*"
-    return "\n".join([f"## {title}\n", facts, "", *_rows(table), ""])
+    return "\n".join([f"## {title}\n", textwrap.fill(facts, 120, break_on_hyphens=False), "", *_rows(table), ""])
 
 
 def _rows(table: pd.DataFrame) -> list[str]:

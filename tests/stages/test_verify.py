@@ -157,3 +157,9 @@ def test_the_page_has_the_stored_numbers_and_an_unfinished_run_is_not_stored(cop
     refused = subprocess.run(command, check=False, cwd=copied, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "finish it first" in refused.stderr
+
+
+def test_the_page_of_the_repository_is_that_of_its_stored_numbers(tmp_path):
+    subprocess.run([sys.executable, SCRIPT, "page", "--out", tmp_path / "page.md"], check=True, capture_output=True)
+    docs = SCRIPT.parents[1] / "docs"
+    assert (tmp_path / "page.md").read_text() == (docs / "leaderboard.md").read_text()
