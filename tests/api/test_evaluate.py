@@ -310,6 +310,7 @@ def test_an_ordinary_run_folder_is_left_which_commands_read(tmp_path):
     assert json.loads((tmp_path / "run/plan.json").read_text())
 
 
+@pytest.mark.long
 def test_nothing_of_the_caller_changes(tmp_path):
     model = network().train()
     model[0].weight.requires_grad_(False)

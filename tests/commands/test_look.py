@@ -95,6 +95,7 @@ def in_table(name, column):
     return row[[cell.strip(" |") for cell in head].index(column)].strip(" |") == "yes"
 
 
+@pytest.mark.long
 def test_a_control_asks_no_network_and_a_needed_setting_is_asked_for(capsys):
     (found,) = shown(capsys, "sobel")
     assert (found["control"], found["cost"]["forward"]) == (True, "0")

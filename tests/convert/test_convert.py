@@ -504,6 +504,7 @@ def compute_brightness(model, image, label, power=1):
 """
 
 
+@pytest.mark.long
 def test_a_method_of_ones_own_is_called_as_it_was_there(run, tmp_path):
     for folder in ("src", "src/attribution_methods"):
         (tmp_path / folder).mkdir()

@@ -120,6 +120,7 @@ def test_study_has_a_default_and_measure_takes_metrics(task):
     assert "efface measure configs/digits.yml --metrics roar,kar" in task("--dry", "measure", "METRICS=roar,kar")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "called"),
     [

@@ -66,6 +66,7 @@ def masks(h, w):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("h", "w"), [(24, 24), (17, 31)])
 def test_it_is_the_direct_solution_on_any_mask(h, w):
     image = uniform(3, h, w)

@@ -102,6 +102,7 @@ def test_a_local_cluster_does_the_tasks_in_silence(team, capfd, tmp_path, monkey
     assert not (Path.home() / ".ray").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "head", "ray://127.0.0.1:1"])
 def test_a_cluster_that_does_not_answer_is_told(address):
     from efface.execute.ray_cluster import disconnect

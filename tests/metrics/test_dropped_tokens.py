@@ -209,6 +209,7 @@ def problems(folder, **changes):
     return str(found.value)
 
 
+@pytest.mark.long
 def test_a_study_drops_tokens_from_check_to_page(tmp_path):
     drop = {"imputer": "drop_tokens"}
     metrics = [{"name": name, "kwargs": drop | {"fractions": [0.5, 1.0]}} for name in ALL]

@@ -281,6 +281,7 @@ class Spread(nn.Module):
         return torch.cat([flat.mean(2), flat.amax(2), flat.std(2)], 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("leaky", [True, False])
 def test_outlines_leak_where_the_shape_is_the_class_and_nowhere_else(tmp_path, leaky):
     data = patches(n_train=160, n_test=80, size=16, leaky=leaky)

@@ -314,6 +314,7 @@ METRICS = [
 ]
 
 
+@pytest.mark.long
 def test_all_of_them_through_a_study(tmp_path):
     tree = {
         "out": str(tmp_path / "run"),

@@ -121,6 +121,7 @@ def test_both_metrics_ask_the_method_once():
         metric("local_lipschitz", {"noise": "normal"})
 
 
+@pytest.mark.long
 def test_every_metric_of_these_families_in_a_study(tmp_path):
     absolute = {
         "name": "absolute",

@@ -326,6 +326,7 @@ def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path, returned, sa
     assert '"probe": "brightness"' not in text
 
 
+@pytest.mark.long
 def test_a_value_that_the_score_lacks_is_a_fault_of_the_metric(tmp_path):
     whole = LAB.replace("need_masks = True", "needs = Needs()").replace("import Score", "import Needs, Score")
     cost = "    def cost(self, images, training):\n        return 1.0\n\n    def __call__"

@@ -93,6 +93,7 @@ def test_answers_and_gradients_are_the_networks_own(name):
         assert torch.equal(value, state[key])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "stay"),
     [("resnet8", 0), ("resnet20", 0), ("resnet18", 0), ("vgg11_bn", 0), ("mobilenet", 0), ("no_affine", 0)],

@@ -166,6 +166,7 @@ def test_mean_and_std_are_checked():
     assert not Normalise(MEAN, STD).state_dict()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet50", "vgg11", "squeezenet1_0", "mobilenet_v3_small", "densenet121"]
 )

@@ -73,6 +73,7 @@ def keys_of_today(server):
     return said(server, -1, "keys")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", numbered(harmless=True))
 def test_a_harmless_change_is_not_noticed_and_changes_no_key(server, keys_of_today, number):
     assert said(server, number) == []

@@ -15,6 +15,7 @@ image_folder in tests/data/test_huggingface_data.py."""
 KINDS = tuple(kind for kind in words.KINDS if kind not in ("executor", "preset", "metric"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_numbers_are_those_of_the_golden_file(name):
     assert compare([name]) == []

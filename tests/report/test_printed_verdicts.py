@@ -71,6 +71,7 @@ def test_the_best_come_first_and_the_control_last(tmp_path):
     assert dict(zip(table.method, table["rank"], strict=True)) == {"good": 1, "random": 2, "like_random": 2, "bad": 4}
 
 
+@pytest.mark.long
 def test_only_the_metrics_that_were_asked_for_are_shown(tmp_path):
     write(tmp_path, some() + some("lerf", direction="higher"))
     table = table_of(tmp_path)
@@ -79,6 +80,7 @@ def test_only_the_metrics_that_were_asked_for_are_shown(tmp_path):
     assert printed(table, ["roar"]) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("control", [True, False])
 def test_of_many_methods_the_best_are_shown_and_the_rest_is_counted(tmp_path, control):
     methods = [noisy(0.2 + 0.005 * at, f"method_{at}") for at in range(39)]
@@ -104,6 +106,7 @@ def test_no_line_is_wider_than_100_characters_and_columns_that_do_not_fit_stand_
     assert any(line.startswith("a_method_with_a_name_of_eig...") for line in lines)
 
 
+@pytest.mark.long
 def test_a_verdict_that_leakage_may_explain_has_its_caution(tmp_path):
     draw = np.random.default_rng(0)
     levels = {"random": 0.5, "outlined": 0.8}

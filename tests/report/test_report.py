@@ -177,6 +177,7 @@ def test_thirty_methods_fit_any_width(tmp_path, look):
         assert max(heights) < 160
 
 
+@pytest.mark.long
 def test_unfinished_study_says_so(tmp_path, look):
     shown = curves()[: 2 * len(METHODS)]
     for curve in shown:

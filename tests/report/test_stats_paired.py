@@ -252,6 +252,7 @@ def test_many_images_keep_their_own_spread():
     np.testing.assert_array_equal(corrected_by_signs(differences, [0] * 10), corrected_by_signs(differences, ()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spread", ["equal", "unequal"])
 def test_borrowed_spreads_keep_the_level(spread):
     generator = np.random.default_rng([3, len(spread)])

@@ -131,6 +131,7 @@ def test_what_an_interval_is_over_is_said_in_words():
 LEFT_OUT = "The values of single test images are not known, so the intervals leave out what other test images"
 
 
+@pytest.mark.long
 def test_the_page_and_the_table_say_what_an_interval_is_over_and_its_corrected_p(tmp_path):
     rng = np.random.default_rng(4)
     right = (rng.random((2, 3, 50)) < np.array([[[0.5]], [[0.9]]])) * 1.0

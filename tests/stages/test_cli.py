@@ -168,6 +168,7 @@ def test_a_stop_while_torch_is_imported_is_one_line(tmp_path):
     assert (process.returncode, out, err) == (130, "", "efface: stopped; the same command continues from here\n")
 
 
+@pytest.mark.long
 def test_the_module_is_the_program(tmp_path):
     command = [sys.executable, "-m", "efface", "status", "nowhere.yml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
@@ -261,6 +262,7 @@ def test_a_study_of_too_many_points_is_refused_before_it_is_planned(tmp_path):
     assert names(line, "study.yml metrics points roar 500,000")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 1000])
 def test_a_method_that_writes_into_the_run_leaves_no_maps_out_in_silence(times, tmp_path):
     code = (
@@ -407,6 +409,7 @@ def test_each_stage_that_writes_a_page_compares_with_the_method_that_is_asked_fo
     assert names(error(efface(copy, "all", "study.yml", "--against", "yours"), 2), "--against: no method 'yours' mine")
 
 
+@pytest.mark.long
 def test_a_damaged_network_file_is_named_set_aside_and_made_again(copy):
     (path,) = (copy / "run" / "models").glob("network-*.pt")
     content = path.read_bytes()
@@ -542,6 +545,7 @@ def elsewhere(model, images, targets):
 """
 
 
+@pytest.mark.long
 def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     names = ("quick", "slow", "slow_for_one", "elsewhere")
@@ -624,6 +628,7 @@ def test_options_and_overrides_come_in_any_order(tmp_path):
         assert "13 left" in said.out  # whole images, and two fractions and a look at four maps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["flip", "cut", "text"])
 def test_a_damaged_file_of_maps_is_named_set_aside_and_made_again(copy, damage):
     path = copy / "run" / "maps" / "mine-test.h5"

@@ -109,6 +109,7 @@ def test_a_terminal_shows_one_block_and_then_one_line(tmp_path, terminal):
     assert screen[1:] == [""], "nothing is left of the block"
 
 
+@pytest.mark.long
 def test_what_tasks_print_stands_above_the_block(tmp_path, terminal):
     place, said = terminal()
     with display(20.0, "extract", "maps", tasks=2, folders=[tmp_path]):
@@ -166,6 +167,7 @@ def test_what_workers_print_stands_above_the_block_in_whole_lines(tmp_path, term
     assert screen[9:] == [""]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["dumb", "no terminal"])
 def test_elsewhere_there_are_plain_lines(tmp_path, terminal, monkeypatch, how):
     _, said = terminal()

@@ -311,6 +311,7 @@ def test_executors_answer_how_many_run_at_once():
         slots(marked, 9, {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("executor", ["own.mine", "own.told"])
 def test_a_study_with_three_lines_loses_one_method_and_keeps_the_rest(tmp_path, executor):
     methods = [RANDOM, MINE, {"name": "broken", "method": "own.fails"}]

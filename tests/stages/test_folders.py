@@ -219,6 +219,7 @@ def test_a_run_folder_in_place_of_a_study_is_said_to_be_one(tmp_path):
     assert names(efface(tmp_path, "check", "configs").err, "configs: is a folder, configs/a.yml")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("of", ["study.yml", "run"])
 def test_a_name_that_is_no_method_is_refused_with_those_there_are(of, tmp_path):
     write_study(tmp_path, metrics=["morf"], fit=None, repeats=None)

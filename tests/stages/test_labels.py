@@ -79,6 +79,7 @@ def study(folder, **changes):
     return str(write_study(folder, **settings | changes))
 
 
+@pytest.mark.long
 def test_check_and_the_page_tell_of_labels_that_are_not_the_networks(sure):
     path = study(sure)
     done = run_efface(sure, "check", path)
@@ -161,6 +162,7 @@ def test_photographs_that_nothing_normalises_for_a_network_from_elsewhere_are_to
         assert "normalises" not in done.out
 
 
+@pytest.mark.long
 def test_images_of_another_size_than_that_of_the_weights_are_told(sure):
     (sure / "sized.py").write_text(
         "from efface.models.loaded import state_image_size\nfrom efface.models.small import mlp\n\n\n"
@@ -210,6 +212,7 @@ def network():
 """
 
 
+@pytest.mark.long
 def test_what_the_study_says_of_the_images_is_a_part_of_what_maps_are_made_from(tmp_path):
     method = {"name": "gradient", "method": "gradient"}
     write_study(tmp_path, {"net": SEQUENCE}, metrics=["morf"], fit=None, attribution_methods=[method], std=[0.5] * 3)

@@ -115,6 +115,7 @@ def test_check_names_a_method_that_leaves_a_thread(tmp_path):
     assert names(done.out, "warning: bad: thread (waits) join")
 
 
+@pytest.mark.long
 def test_threads_that_end_before_the_call_are_no_matter(tmp_path):
     escaping(tmp_path, "one = threading.Thread(target=abs, args=(1,))\none.start()\none.join()")
     done = efface(tmp_path, "check", "study.yml")

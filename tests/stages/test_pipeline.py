@@ -122,6 +122,7 @@ def test_a_second_run_writes_no_file_and_computes_nothing(finished):
     assert after == before
 
 
+@pytest.mark.long
 def test_another_score_judges_without_a_number_computed_anew(copy):
     before = rows(copy)
     assert efface(copy, "report", "study.yml").code == 0
@@ -161,6 +162,7 @@ def test_a_measuring_command_prints_the_verdicts_of_its_metrics(copy):
     assert said == again
 
 
+@pytest.mark.long
 def test_all_five_metrics_share_their_probes_with_the_two_that_ran(copy, finished):
     result = efface(copy, "all", "study.yml", "metrics=[morf, lerf, roar, kar, diffroar]")
     assert result.code == 0
@@ -325,6 +327,7 @@ def test_results_are_read_and_pages_written_by_one_process_at_a_time(copy, monke
     assert was_held[-1]
 
 
+@pytest.mark.long
 def test_two_at_once_in_one_folder_are_told_so(tmp_path):
     write_study(tmp_path)
     process = start(tmp_path, "all", "study.yml")
@@ -420,6 +423,7 @@ def test_another_post_extracts_nothing_and_measures_all_maps_again(copy):
     assert f"{4 + 24} probes to run, 16 of them trainings" in result.out
 
 
+@pytest.mark.long
 def test_another_fit_trains_extracts_and_measures_again(copy, finished):
     result = efface(copy, "all", "study.yml", "fit.epochs=1")
     assert "trained 1 epochs" in result.out
@@ -800,6 +804,7 @@ def grey(model, images: Maps, targets) -> Maps:
 """
 
 
+@pytest.mark.long
 def test_annotations_that_name_nothing_are_the_methods_own_business(tmp_path):
     write_study(tmp_path, {"late": LATE}, attribution_methods=[{"name": "late", "method": "late.grey"}])
     for stage in ("check", "status", "all"):

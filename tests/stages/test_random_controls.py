@@ -159,6 +159,7 @@ alone = Metric(
 """
 
 
+@pytest.mark.long
 def test_a_retrained_metric_may_return_one_number_and_its_page_says_what_the_interval_leaves_out(tmp_path):
     metrics = ["roar", {"name": "alone", "metric": "own.alone"}]
     changes = {"attribution_methods": [RANDOM, MINE], "metrics": metrics, "repeats": 3, "fractions": [0.5]}

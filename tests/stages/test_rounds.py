@@ -177,6 +177,7 @@ def test_retrained_methods_take_more_repeats_until_they_differ(tmp_path, run_of)
     assert counts["random"] == counts["other"] == 8  # a tie
 
 
+@pytest.mark.long
 def test_a_method_that_fails_stops_no_other(tmp_path, run_of):
     fails = {"name": "fails", "method": "fails.late"}
     text = (
@@ -280,6 +281,7 @@ def test_a_metric_without_a_value_in_its_first_rounds_goes_on(tmp_path, run_of):
     assert all(len(each.values) > 25 for each in curves if each.metric == "late")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("metric", "said"),
     [
@@ -302,6 +304,7 @@ def test_check_allows_for_rounds_in_what_a_study_can_show(tmp_path, run_of):
     assert ", in 6 rounds" in measured(tmp_path, "check", "study.yml").out
 
 
+@pytest.mark.long
 def test_a_probe_that_only_claims_to_measure_blocks_is_named(tmp_path, run_of):
     text = """
 from dataclasses import dataclass
@@ -340,6 +343,7 @@ def test_check_says_what_a_study_can_show_and_warns_of_too_few_repeats(tmp_path,
     assert "probes: at most" in measured(tmp_path, "check", "study.yml").out
 
 
+@pytest.mark.long
 def test_the_plan_as_data_keeps_the_rounds(tmp_path, run_of):
     run_of()
     measured(tmp_path)

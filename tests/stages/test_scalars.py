@@ -36,6 +36,7 @@ def scalars_of(folder):
     return {tag: {each.step: each.value for each in read.Scalars(tag)} for tag in read.Tags()["scalars"]}
 
 
+@pytest.mark.long
 def test_event_files_hold_accuracies_losses_and_the_loss_of_each_batch(tmp_path):
     results = measured(tmp_path, tensorboard=True)
     folders = {folder.name: scalars_of(folder) for folder in (tmp_path / "run" / "tensorboard").iterdir()}

@@ -160,6 +160,7 @@ for limit in (700_000, 1000):
 """
 
 
+@pytest.mark.long
 def test_a_file_size_limit_is_one_error_and_the_earlier_file_stays(tmp_path):
     pack(tmp_path / "x.h5")
     ran = subprocess.run(

@@ -149,6 +149,7 @@ def no_training():
     assert "Traceback" not in result.err
 
 
+@pytest.mark.long
 def test_a_fit_that_fails_stops_its_own_method_alone(tmp_path):
     broken = LEARNER.replace(
         'print("LEARNING", self.images, len(data))',
@@ -177,6 +178,7 @@ def sharing(*, turned):
     return {"attribution_methods": entries[::-1] if turned else entries, "metrics": ["morf"], "fractions": [0.5]}
 
 
+@pytest.mark.long
 def test_methods_that_learn_the_same_learn_it_in_any_order(tmp_path):
     found = []
     for turned in (False, True):

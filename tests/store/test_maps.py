@@ -211,6 +211,7 @@ for limit in (500_000, 2000):
 """
 
 
+@pytest.mark.long
 def test_a_file_size_limit_is_one_error_and_the_earlier_file_stays(tmp_path):
     path = written(tmp_path / "x.h5")
     ran = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False)

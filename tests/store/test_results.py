@@ -185,6 +185,7 @@ with only_one(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.long
 def test_a_second_process_is_locked_out_and_a_killed_one_is_not_waited_for(tmp_path):
     folder = tmp_path / "run"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
