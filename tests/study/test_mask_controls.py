@@ -142,3 +142,17 @@ def test_the_page_and_its_file_have_the_outline_and_the_twins_and_no_other_table
     assert list(csv.DictReader((folder / "report" / "outline.csv").read_text().splitlines())) == lines
     again = run(tmp_path, "compare", str(folder), str(folder))
     assert "blurred" not in again.out
+
+
+@pytest.mark.long
+def test_the_page_says_that_outline_and_twin_are_of_the_first_of_several_draws(tmp_path):
+    said = "their outline and their twin are those of the first draw"
+    methods = [
+        {"name": "random", "method": "random"},
+        {"name": "noisy", "method": "smooth_grad", "kwargs": {"samples": 2}, "draws": 2},
+    ]
+    for methods_of in (methods, [methods[0], {key: methods[1][key] for key in ("name", "method", "kwargs")}]):
+        write_study(tmp_path, metrics=["roar"], controls="mask", attribution_methods=methods_of)
+        assert run(tmp_path, "all", "study.yml").code == 0
+        page = (tmp_path / STUDY["out"] / "report" / "report.html").read_text()
+        assert (said in page) == ("draws" in methods_of[1])
