@@ -23,7 +23,7 @@ _COMPILED = Path(tempfile.gettempdir()) / "efface-compiled"
 MODULE = """
 import torch
 from efface.models.resnet import resnet8
-from efface.types import Split
+from efface.base.types import Split
 
 
 def images(count):

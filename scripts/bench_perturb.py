@@ -28,6 +28,7 @@ from bench_methods import Case as Explained
 from bench_train import alternate
 from torch import Tensor, nn
 
+from efface.base.types import Split
 from efface.methods.gradient import gradient
 from efface.metrics import Point
 from efface.metrics.lerf import lerf
@@ -36,7 +37,6 @@ from efface.metrics.probes import Case, Perturb
 from efface.models.resnet import resnet20
 from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
-from efface.types import Split
 
 try:
     import quantus

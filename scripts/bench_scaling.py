@@ -38,7 +38,7 @@ TIMES, WITHIN, MEMORY = 10, 0.1, 1.5
 MODULE = """
 import torch
 from efface.models.resnet import resnet8
-from efface.types import Split
+from efface.base.types import Split
 
 
 def data(images, side):

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from efface.base.types import Split
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.metrics.probes import Case, Erasure, erased_batches, image_mean
@@ -31,7 +32,6 @@ from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
 from efface.training.batch import crop
 from efface.training.loop import TrainingRows, TrainingSettings, train
-from efface.types import Split
 
 FRACTION, BATCH, CROP, CLASSES = 0.5, 256, 4, 10
 FAST = {"precision": "bf16", "channels_last": True}

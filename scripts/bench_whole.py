@@ -56,7 +56,7 @@ def images():
 
 
 def data():
-    from efface.types import Split
+    from efface.base.types import Split
     return {name: Split(*images()) for name in ("train", "test")}
 
 

@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 import efface.methods
-from efface import draws
+from efface.base import draws
 from efface.methods.calling import MethodCall, attribute
 from efface.plug import docstrings
 from efface.report.formats import percent

@@ -188,7 +188,7 @@ def noise(count: int, size: int = 32) -> Any:
     """Images of noise with classes in turn."""
     import torch
 
-    from efface.types import Split
+    from efface.base.types import Split
 
     images = torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(0))
     return Split(images.byte(), torch.arange(count) % 10)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from efface import draws
+from efface.base import draws
 
 
 def seeds(n, text="test"):

@@ -13,8 +13,7 @@ import efface
 
 ROOT = Path(efface.__file__).parent
 LAYERS = (
-    {"types", "shown"},
-    {"draws"},
+    {"base"},
     {"store", "execute"},
     {"plug"},
     {"models"},

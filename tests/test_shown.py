@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from efface.shown import LONGEST, LONGEST_WORD, cut, key_shown, shown, unprintable
+from efface.base.shown import LONGEST, LONGEST_WORD, cut, key_shown, shown, unprintable
 
 
 class Odd:

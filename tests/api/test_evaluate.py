@@ -108,7 +108,7 @@ def test_the_page_says_that_a_call_made_it(result):
 def test_the_numbers_are_those_of_the_command_line(tmp_path, monkeypatch, result):
     torch.save({"images": IMAGES, "labels": LABELS, "network": NETWORK.state_dict()}, tmp_path / "given.pt")
     (tmp_path / "by_hand.py").write_text(
-        "import torch\nfrom pathlib import Path\nfrom torch import nn\nfrom efface.types import Split\n"
+        "import torch\nfrom pathlib import Path\nfrom torch import nn\nfrom efface.base.types import Split\n"
         "GIVEN = torch.load(Path(__file__).parent / 'given.pt')\n"
         "def data():\n    return {'test': Split(GIVEN['images'], GIVEN['labels'])}\n"
         "def network():\n    made = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(),\n"

@@ -32,8 +32,9 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
-from efface import draws
 from efface.__main__ import main
+from efface.base import draws
+from efface.base.types import VECTOR_ONE
 from efface.erase.batches import resident
 from efface.erase.ranking import count
 from efface.impute import kept_mean
@@ -55,7 +56,6 @@ from efface.study.metric_entry import MetricEntry
 from efface.training.attack import pgd
 from efface.training.loop import TrainingRows, train
 from efface.training.regularize import anti_score_matching
-from efface.types import VECTOR_ONE
 from small.cases import weighted_case
 from small.studies import STUDY, write_study
 from small.tiers import first_short

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from efface.types import Split
+from efface.base.types import Split
 from small.networks import hooks
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,8 @@ import torch
 from scipy import ndimage
 from scipy.stats import chisquare
 
-from efface import draws, impute
+from efface import impute
+from efface.base import draws
 from efface.erase.blur import spot_weights
 from efface.impute.draw import check_histogram, check_train_image
 from efface.impute.inpaint import check_inpaint

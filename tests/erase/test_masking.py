@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from efface import draws, impute
+from efface import impute
+from efface.base import draws
 from efface.erase import masking, ranking
 from small.messages import words
 

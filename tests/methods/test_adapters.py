@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.methods import adapters
 from small.networks import hooks
 

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack as function_modes
 
-from efface import draws
+from efface.base import draws
 from efface.methods import attention
 from efface.methods.calling import MethodCall, attribute
 from efface.models.adapt import Adaptation, adapted

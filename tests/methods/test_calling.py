@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from efface import draws
+from efface.base import draws
 from efface.methods.calling import MethodCall, attribute
 from efface.plug.call import Call
 from small.batches import uniform_images

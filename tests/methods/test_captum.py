@@ -11,7 +11,7 @@ from captum import attr
 from captum._utils.models.linear_model import SkLearnLasso
 from torch import nn
 
-from efface.draws import seeded
+from efface.base.draws import seeded
 from efface.methods import cam, captum, gradient, occlusion, smooth
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8

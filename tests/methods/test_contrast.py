@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from efface import draws
+from efface.base import draws
 from efface.methods import cam, control, fullgrad, gradient, occlusion, smooth
 from efface.methods.contrast import contrast
 from efface.plug.call import Call

@@ -7,6 +7,7 @@ from captum import attr
 from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
+from efface.base.types import Split
 from efface.methods import cam, captum, contrast, fullgrad, zennit
 from efface.methods.gradient import gradient
 from efface.methods.path import ig_uniform, integrated_gradients
@@ -17,7 +18,6 @@ from efface.models.layout import layouts
 from efface.models.places import placed
 from efface.models.resnet import resnet20
 from efface.models.tokens import TokenGrid
-from efface.types import Split
 from small.elsewhere import timm
 from small.networks import state_of
 from small.of_tokens import KNOWN

@@ -9,7 +9,7 @@ from captum import attr
 from scipy import ndimage
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.methods import cam, control, gradient, path, smooth
 from efface.models.scores import odds_against, scores_of
 from small.batches import all_inputs, explain

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Method
 from efface.methods.contrast import contrast
 from efface.methods.control import explain_with
 from efface.methods.gradient import gradient
@@ -20,7 +21,6 @@ from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_s
 from efface.plug.call import Call
 from efface.store.tensors import read_learnt
 from efface.study.schema import MethodEntry
-from efface.types import Method
 from small.batches import noise_split, with_seeds
 from small.messages import names, words
 from small.networks import one_convolution, seeded
@@ -447,7 +447,7 @@ WITHIN = """
 import torch
 
 from efface.data.patches import patches
-from efface.types import Method, Split
+from efface.base.types import Method, Split
 
 
 class Blind:

@@ -10,7 +10,8 @@ from captum import attr
 from captum.attr._core.gradient_shap import InputBaselineXGradient  # what GradientShap averages
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.erase.blur import gaussian_blur
 from efface.methods import path
 from efface.methods.gradient import gradient
@@ -21,7 +22,6 @@ from efface.methods.path.clusters import k_means, representatives
 from efface.methods.path.grid import grid_of, points_and_weights
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.plug.call import resolve
-from efface.types import Split
 from small.batches import all_inputs, explain, noise_split, uniform_numbers
 from small.messages import words
 from small.networks import Detached, linear_network, residual_network, state_of

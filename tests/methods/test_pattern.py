@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.methods.backprop import guided_backprop
 from efface.methods.cam import grad_cam
 from efface.methods.gradient import gradient, input_x_gradient
@@ -22,7 +23,6 @@ from efface.methods.pattern.network import folded_with_layers
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models import resnet
 from efface.models.preact import preact_resnet
-from efface.types import Split
 from small.batches import images_and_classes, noise_split
 from small.messages import words
 from small.networks import state_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 from captum import attr
 
-from efface import draws
+from efface.base import draws
 from efface.methods import gradient, smooth
 from efface.methods.noise import check_noise
 from small.batches import images_and_classes, normal_numbers

@@ -7,6 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from efface import impute
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.probes import Erasure, Perturb
 from efface.metrics.probes.tokens import token_logits
@@ -21,7 +22,6 @@ from efface.stages.run.run import Run
 from efface.stages.train import train
 from efface.stages.work.measuring import measure_missing
 from efface.study.study import InvalidStudyError
-from efface.types import Split
 from small.batches import stored_images
 from small.cases import case_of, stored_maps
 from small.networks import Tiny, swin

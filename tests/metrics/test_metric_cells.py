@@ -8,7 +8,8 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.idsds import lacking_cells
 from efface.metrics.shapley import coalitions, shapley_values
@@ -21,7 +22,6 @@ from efface.stages.run.run import Run
 from efface.stages.train import train
 from efface.stages.work.measuring import measure_missing
 from efface.training.loop import TrainingSettings
-from efface.types import Split
 from small.batches import noise_split, normal_numbers
 from small.cases import (
     BLACK,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.data.patches import patches
 from efface.erase.masking import to_float
 from efface.erase.ranking import rank
@@ -24,7 +25,6 @@ from efface.stages.train import train
 from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
 from efface.training.loop import TrainingSettings
-from efface.types import Split
 from small.cases import case_of, stored_maps
 from small.messages import words
 from small.networks import one_convolution, seeded

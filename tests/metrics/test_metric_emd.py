@@ -8,10 +8,10 @@ import torch
 from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.emd import distance, nearness
 from efface.plug.call import Call
-from efface.types import Split
 from small.batches import normal_numbers
 from small.cases import BLACK, case_of, stored_maps
 from small.messages import words

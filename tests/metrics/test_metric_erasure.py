@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from efface.base.types import Split
 from efface.erase.masking import to_float
 from efface.erase.ranking import count, rank, removed
 from efface.erase.units import group_means, spread
@@ -20,7 +21,6 @@ from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.study.metric_entry import MetricEntry
-from efface.types import Split
 from small.batches import normal_numbers, stored_images
 from small.cases import weighted_case
 from small.messages import words

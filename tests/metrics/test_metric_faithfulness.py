@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.metrics import Point, metric
 from efface.metrics.completeness import Sums, gaps
 from efface.metrics.infidelity import Noise, Squares, infidelities, noise_effects, squares

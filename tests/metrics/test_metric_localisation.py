@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from efface.base.types import Split
 from efface.methods.cam import grad_cam
 from efface.methods.control import centre, true_mask
 from efface.methods.gradient import gradient, input_x_gradient
@@ -22,7 +23,6 @@ from efface.stages.run.run import Run
 from efface.stages.work.extraction import extract_missing
 from efface.stages.work.measuring import measure_missing
 from efface.stages.work.training import train_missing
-from efface.types import Split
 from small.batches import normal_numbers
 from small.cases import case_of
 from small.messages import words

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.adversarial_distance import Moved
 from efface.metrics.probes import Perturb
@@ -17,7 +18,6 @@ from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
 from efface.training.attack import pgd
-from efface.types import Split
 from small.cases import BLACK, C, H, N, W, known_case, values_of
 from small.messages import words
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.probes import Erasure, erased
 from efface.metrics.r_oms import Answers, confidence_and_cosine
 from efface.plug.call import Call
-from efface.types import Split
 from small.cases import BLACK, IMAGES, Curved, N, case_of, known_case, values_of
 
 MEAN = Call(call="efface.impute.channel_mean")

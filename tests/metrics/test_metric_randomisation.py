@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.erase.masking import to_float
 from efface.methods.backprop import guided_backprop
 from efface.methods.cam import grad_cam

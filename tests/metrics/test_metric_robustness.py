@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from efface import draws
+from efface.base import draws
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.metrics import Point, metric
 from efface.metrics.shared.neighbours import Neighbours, moved, steps

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.magnitude_aligned import aligned
 from efface.metrics.saco import RankedGroups, coefficients
 from efface.plug.call import Call
-from efface.types import Split
 from small.batches import normal_numbers
 from small.cases import (
     BLACK,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from efface.base.types import Split
 from efface.erase.post import absolute, apply_post, channel_sum
 from efface.impute import blur, channel_mean, constant
 from efface.metrics import Metric, Point, check_metric, metric, misnamed, names, values_of
@@ -23,7 +24,6 @@ from efface.stages.trial.keywords import near_keywords
 from efface.study.metric_entry import MetricEntry
 from efface.study.study import read
 from efface.training import regularize
-from efface.types import Split
 from small.cases import case_of
 from small.studies import efface, write_study
 

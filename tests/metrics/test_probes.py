@@ -8,7 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.erase.masking import to_float
 from efface.erase.ranking import count, rank, removed
 from efface.impute import histogram
@@ -19,7 +20,6 @@ from efface.plug.call import Call
 from efface.store.arrays import pack
 from efface.store.maps import MapStore
 from efface.training.loop import TrainingSettings
-from efface.types import Split
 from small.batches import noise_split, normal_numbers, stored_images
 from small.cases import case_of, stored_maps
 from small.messages import words

@@ -19,6 +19,7 @@ import efface.metrics.shared.groups
 import efface.metrics.shared.located
 import efface.metrics.shared.subsets
 import efface.metrics.signal_rank
+from efface.base.types import Split
 from efface.metrics import Metric, Point, metric, names
 from efface.metrics.probes import Block
 from efface.metrics.probes.block import image_order
@@ -37,7 +38,6 @@ from efface.stages.work import measuring
 from efface.stages.work.measuring import Measure, measure_missing, result_row
 from efface.stages.work.sampling import make_samples
 from efface.study.metric_entry import MetricEntry, MetricSettings
-from efface.types import Split
 from small.messages import words
 from small.studies import checked
 from small.tiers import first_short

@@ -4,7 +4,7 @@ import torch
 import yaml
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.gradients import gradient_at
 from efface.metrics.probes.score import score_of

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from efface import draws
+from efface.base import draws
 from efface.stages.run.inputs import split_digest
 from efface.store.arrays import (
     StoredArray,

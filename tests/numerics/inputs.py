@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.erase.masking import to_float
 from efface.methods.calling import MethodCall, attribute
 from efface.metrics.probes import Case, Samples, image_mean
@@ -14,7 +15,6 @@ from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
 from efface.training.generate import samples
 from efface.training.loop import TrainingSettings
-from efface.types import Split
 
 CPU = torch.device("cpu")
 CLASSES = 4

@@ -5,6 +5,7 @@ import functools
 import torch
 from torchvision.models import VisionTransformer
 
+from efface.base.types import Split
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.control import exact_map
 from efface.methods.fullgrad import full_grad_parts
@@ -14,7 +15,6 @@ from efface.methods.path.grid import grid_of
 from efface.methods.pattern import PatternAttribution
 from efface.models.designed import designed
 from efface.plug.call import Call
-from efface.types import Split
 from numerics import inputs
 from numerics.table import golden
 

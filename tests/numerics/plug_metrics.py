@@ -6,6 +6,7 @@ import math
 import numpy as np
 import torch
 
+from efface.base.types import Split
 from efface.erase.masking import to_float
 from efface.metrics import Point, metric, names
 from efface.metrics.formula import frozen_values, logit_ratio
@@ -14,7 +15,6 @@ from efface.metrics.shared.effects import pearson, spearman
 from efface.plug.call import Call
 from efface.report.stats import degeneracy
 from efface.store.results import Score
-from efface.types import Split
 from numerics import inputs
 from numerics.table import golden
 

@@ -218,7 +218,7 @@ def test_code_that_uses_efface_without_a_word_holds_all_declared_versions(monkey
     monkeypatch.setitem(NUMERICS, "explain", 3)
     assert Call(call="efface.methods.nested.FittedInner").identity()["numerics"] == raised()
     assert raised()["explain"] == 3
-    alone, using = beside("def f():\n    return 1\n"), beside("import efface.draws\n\n\ndef f():\n    return 1\n")
+    alone, using = beside("def f():\n    return 1\n"), beside("import efface.base.draws\n\n\ndef f():\n    return 1\n")
     assert "numerics" not in Call(call=f"{alone}.f").identity()
     assert Call(call=f"{using}.f").identity()["numerics"] == raised()
 
@@ -230,7 +230,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from efface.types import Method
+from efface.base.types import Method
 
 
 def outer(

@@ -10,8 +10,9 @@ import torch
 import yaml
 from torch import nn
 
+import efface.base.types
 import efface.execute
-import efface.types
+from efface.base.types import Split
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.contrast import contrast
 from efface.methods.nested import teach
@@ -21,7 +22,6 @@ from efface.plug.call import Call
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, read
-from efface.types import Split
 
 STUDY = {
     "out": "runs/test",
@@ -208,8 +208,8 @@ def test_old_settings_of_a_metric_and_unknown_ones():
 
 def test_names_that_were_renamed_in_place_warn():
     for module, old, new in (
-        (efface.types, "Explained", "Target"),
-        (efface.types, "Of", "TargetScore"),
+        (efface.base.types, "Explained", "Target"),
+        (efface.base.types, "Of", "TargetScore"),
         (efface.execute, "settle", "set_torch_defaults"),
     ):
         with pytest.warns(FutureWarning, match=rf"{old} is now .*{new}"):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from efface import impute
+from efface.base.types import Unit
 from efface.data.digits import digits
 from efface.plug import moved, moved_names, words
 from efface.plug.call import Call, resolve
@@ -21,7 +22,6 @@ from efface.stages.run.run import Run
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
-from efface.types import Unit
 from small.caches import forget
 from small.messages import names
 from small.messages import words as named

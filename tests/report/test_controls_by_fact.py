@@ -23,7 +23,7 @@ CONTROL = "efface.methods.control"
 OWN = {
     "own": """
 import torch
-from efface import draws
+from efface.base import draws
 from efface.methods.control import control
 
 

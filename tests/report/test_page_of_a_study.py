@@ -134,7 +134,7 @@ def test_verdicts_and_areas_are_those_without_the_rule():
 EASY = """
 import torch
 
-from efface.types import Split
+from efface.base.types import Split
 
 
 def colours():
@@ -207,7 +207,7 @@ VECTORS = """
 import torch
 from torch import nn
 
-from efface.types import Split
+from efface.base.types import Split
 
 
 def rows():

@@ -5,8 +5,8 @@ import inspect
 import torch
 from torch import Tensor
 
-from efface import draws
-from efface.types import Split
+from efface.base import draws
+from efface.base.types import Split
 
 
 def uniform_numbers(*shape: int, seed: int = 1, dtype=torch.float64) -> Tensor:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Split
 from efface.metrics.probes import Case, image_mean
 from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
-from efface.types import Split
 from small.batches import noise_split
 from small.networks import Linear, WeightedSum
 

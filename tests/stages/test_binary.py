@@ -11,7 +11,7 @@ NET = """
 import torch
 from torch import nn
 
-from efface.types import Split
+from efface.base.types import Split
 
 
 def logit(squeezed: bool = False):

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from efface.base.types import Images, Maps, Targets
 from efface.execute import serial
 from efface.methods.cam import grad_cam
 from efface.models import resnet
@@ -14,7 +15,6 @@ from efface.stages.run.run import Run
 from efface.stages.work import extraction, map_blocks
 from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
-from efface.types import Images, Maps, Targets
 
 CAM = {"name": "cam", "method": "efface.methods.cam.grad_cam"}
 GRADIENT = {"name": "gradient", "method": "efface.methods.gradient.gradient"}

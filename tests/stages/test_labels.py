@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from efface.base.types import Split
 from efface.models.small import mlp
 from efface.plug.call import Call
 from efface.stages.run.inputs import checked_data
 from efface.stages.run.labels import other_numbers, sure_and_wrong
-from efface.types import Split
 from small.messages import names, words
 from small.studies import efface as run_efface
 from small.studies import write_study

@@ -433,7 +433,7 @@ def test_another_fit_trains_extracts_and_measures_again(copy, finished):
 
 
 LIGHTER = """
-from efface import draws
+from efface.base import draws
 
 
 def lighter(images, seeds, *, by: float = 0.1):
@@ -828,7 +828,7 @@ SPOTS = """
 import torch
 from torch import nn
 
-from efface.types import Split
+from efface.base.types import Split
 
 COLOURS = torch.tensor([[230, 60, 60], [60, 230, 60], [60, 60, 230], [220, 220, 40]])
 

@@ -23,7 +23,7 @@ OTHER = {"name": "other", "maps": "random", "post": ["efface.erase.post.absolute
 MINE = {"name": "mine", "method": "mine.brightness"}
 QUADRANTS = """
 import torch
-from efface.types import Split
+from efface.base.types import Split
 
 def split(count, seed):
     draw = torch.Generator().manual_seed(seed)

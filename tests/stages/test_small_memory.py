@@ -10,10 +10,10 @@ import yaml
 
 import efface
 from efface.__main__ import main
+from efface.base.types import Split
 from efface.metrics.shared.neighbours import Neighbours
 from efface.stages.run import inputs
 from efface.stages.work import measuring
-from efface.types import Split
 from numerics import plug_metrics
 from small.batches import noise_split
 from small.tiers import LONG

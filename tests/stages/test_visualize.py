@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from efface import draws
+from efface.base import draws
 from efface.report import grid
 from efface.report.gallery import paint
 from efface.stages.page.pictures import picture, shown_rows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from efface import draws
+from efface.base import draws
 from efface.methods.path.background import ExpectedGradients
 from efface.methods.smooth import smooth_grad
 from efface.plug.accepts import accepts

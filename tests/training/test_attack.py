@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.study.study import TrainingSettings
 from efface.training.attack import minimal, pgd
 from small.messages import words

@@ -10,7 +10,7 @@ from scipy import stats
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from efface import draws
+from efface.base import draws
 from efface.training import augment
 from efface.training.augment import colour_jitter, random_resized_crop, rotation
 from small.messages import words

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.metrics import Point, metric
 from efface.metrics.density_ratio import Noisy, changes, ratios
 from efface.metrics.probes import Samples
 from efface.plug.call import Call
 from efface.report.stats import image_estimates
 from efface.training.generate import COST, Sampling, denoise, grey_noise, maximise, samples
-from efface.types import Split
 from small.batches import stored_images
 from small.cases import case_of
 from small.messages import words

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from efface import draws
+from efface.base import draws
 from efface.execute import set_torch_defaults
 from efface.training.regularize import (
     PRESETS,

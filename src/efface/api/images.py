@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from efface.base.shown import shown
+from efface.base.types import Split, StoredImages, Targets
 from efface.data.decode import Reader
-from efface.shown import shown
-from efface.types import Split, StoredImages, Targets
 
 _GREY_OR_RGB = (1, 3)
 _EXACT = 1e-3

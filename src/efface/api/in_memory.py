@@ -21,6 +21,7 @@ from efface.api.images import split_of
 from efface.api.methods import Methods, entries_of
 from efface.api.metrics import Metrics, metric_entries
 from efface.api.networks import network_keys
+from efface.base.types import Split
 from efface.execute import serial
 from efface.execute.attempt import own_place
 from efface.plug.given import give, keep, names_given
@@ -29,7 +30,6 @@ from efface.stages.run.runs import refuse_unwritable
 from efface.store.arrays import digest
 from efface.store.keys import key
 from efface.study.study import Study, check, dump
-from efface.types import Split
 
 _WHERE = Path("evaluate")
 _SERIAL = "efface.execute.serial"

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from efface.api.captum_objects import captum_settings, is_captum
+from efface.base.types import Stored
 from efface.plug.code_digest import is_of_a_package
 from efface.plug.given import give
 from efface.plug.path import resolve
 from efface.store.arrays import digest
 from efface.store.foreign_write import write_maps
-from efface.types import Stored
 
 Methods = Mapping[str, Any] | Iterable[Any]
 

@@ -90,7 +90,7 @@ def _answered(work: Work, what: str, paths: Sequence[Path], progress: Progress) 
 
 
 def _told(work: Work, what: str, paths: Sequence[Path], progress: Progress) -> int:
-    from efface.shown import cut
+    from efface.base.shown import cut
     from efface.study.yaml_file import InvalidStudyError
 
     try:

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from efface.base.draws import fold, seeds_of, uniform
+from efface.base.shown import shown
+from efface.base.types import Seeds, Split, StoredImages, Targets
 from efface.data.digits import digits
 from efface.data.subset import balanced, stratified
 from efface.data.vision import mnist
-from efface.draws import fold, seeds_of, uniform
 from efface.plug.facts import states
-from efface.shown import shown
 from efface.store.arrays import read_rows
-from efface.types import Seeds, Split, StoredImages, Targets
 
 Source = Literal["digits", "mnist"]
 Position = Literal["random", "top"]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from efface.base.types import Split
 from efface.data.missing import DEMO
 from efface.data.published import published
 from efface.data.subset import check_choice
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Split
 
 
 @with_settings_of(published)

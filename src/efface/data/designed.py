@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from efface.base.draws import fold, keys, seeds_of, uniform
+from efface.base.types import Seeds, Split, StoredImages, Targets
 from efface.data.subset import check_choice, splits
-from efface.draws import fold, keys, seeds_of, uniform
 from efface.models.designed import CELL, NEEDED, Kind
 from efface.models.designed import check_designed as check_network
 from efface.plug.facts import states
-from efface.types import Seeds, Split, StoredImages, Targets
 
 FOR = {"counter": (3, 6), "or": (1, 3), "and": (NEEDED, NEEDED), "contrast": (3, 5)}
 """Fewest and most cells of an image that speak for its class."""

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from efface.base.types import Split
 from efface.data.subset import check_choice, splits, stratified
 from efface.plug.facts import states
-from efface.types import Split
 
 TEST_IMAGES = 500
 

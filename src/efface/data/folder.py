@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
+from efface.base.types import Split
 from efface.data.decode import Reader, White
 from efface.data.numbering import Classes, names_by_number, numbers
 from efface.data.packing import Framing, Picture, Resize, check_framing, packed_images
 from efface.data.subset import Interpolation, chosen_rows, stratified
 from efface.data.tree import Groups, Listing, listing, split_folders
 from efface.store.arrays import StoredArray
-from efface.types import Split
 
 
 def image_folder(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from efface.base.types import Split
 from efface.data.columns import label_column, picture_column, read_labels
 from efface.data.decode import Reader, White
 from efface.data.numbering import Classes, names_by_number, numbers
@@ -19,7 +20,6 @@ from efface.data.packing import Framing, Picture, Resize, check_framing, packed_
 from efface.data.parts import Part, Train, digest, part_of, refuse_overlap, wanted_parts
 from efface.data.subset import Interpolation, chosen_rows, stratified
 from efface.store.arrays import StoredArray
-from efface.types import Split
 
 _SAVED = ("dataset_dict.json", "state.json")
 """Files that tell a folder of `save_to_disk` from a folder of pictures or tables."""

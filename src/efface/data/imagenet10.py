@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from efface.base.types import Split
 from efface.data.decode import White
 from efface.data.folder import grouped_folder, image_folder
 from efface.data.packing import Resize, check_framing
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Split
 
 ALL = 1000
 NUMBERS: Mapping[str, Sequence[int]] = {

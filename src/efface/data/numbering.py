@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from efface.shown import shown
+from efface.base.shown import shown
 
 IMAGENET = "imagenet"
 Classes = str | list[int] | list[str] | dict[str, int] | None

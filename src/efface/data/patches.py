@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from efface.base.draws import fold, seeds_of, uniform
+from efface.base.types import Seeds, Split, StoredImages
 from efface.data.subset import check_choice, splits
-from efface.draws import fold, seeds_of, uniform
 from efface.plug.facts import states
-from efface.types import Seeds, Split, StoredImages
 
 TEXTURES = ("horizontal", "vertical", "falling", "rising")
 OUTLINES = ("disc", "square", "triangle", "ring")

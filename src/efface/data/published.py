@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from efface.base.types import Split
 from efface.data.subset import Interpolation, resized, splits
-from efface.types import Split
 
 
 def published(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.draws import keys, seeds_of
+from efface.base.draws import keys, seeds_of
+from efface.base.types import Split, Targets
 from efface.store.arrays import read_rows
-from efface.types import Split, Targets
 
 Interpolation = Literal["bilinear", "bicubic"]
 """How images are resized, always antialiased."""

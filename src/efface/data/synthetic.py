@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from efface.base.draws import fold, keys, normal, seeds_of, uniform
+from efface.base.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
 from efface.data.subset import splits
-from efface.draws import fold, keys, normal, seeds_of, uniform
 from efface.plug.facts import states
-from efface.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
 
 CLASSES = ("-1", "+1")
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from efface.base.draws import fold, keys, seeds_of, uniform
+from efface.base.shown import shown
+from efface.base.types import Split
 from efface.data.subset import check_choice, splits
-from efface.draws import fold, keys, seeds_of, uniform
-from efface.shown import shown
 from efface.store.arrays import read_rows
-from efface.types import Split
 
 Place = Literal["corner", "random"]
 Data = Callable[[], dict[str, Split]]

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from efface.base.draws import fold, normal, seeds_of, uniform
+from efface.base.shown import shown
+from efface.base.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
 from efface.data.decode import Reader
 from efface.data.subset import check_choice, splits
-from efface.draws import fold, normal, seeds_of, uniform
 from efface.plug.facts import states
-from efface.shown import shown
-from efface.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
 
 Scenario = Literal["linear", "multiplicative", "translations_rotations", "xor"]
 Background = Literal["white", "correlated", "natural"]

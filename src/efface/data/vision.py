@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torchvision.datasets import MNIST, SVHN, FashionMNIST
 
+from efface.base.types import Split
 from efface.data.published import published
 from efface.data.subset import check_choice
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Split
 
 _DAMAGED = (
     AssertionError,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface.types import StoredImages
+from efface.base.types import StoredImages
 
 Gather = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Function: row numbers -> image rows and map (or rank) rows of these numbers. None if nothing is erased."""

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.types import Images
+from efface.base.types import Images
 
 
 def gaussian_blur(images: Images, *, sigma: float, kernel: int | None = None) -> Images:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface.types import Images, Maps
+from efface.base.types import Images, Maps
 
 
 def checked_fill(imputer: Callable[..., Any], found: Any, images: Images) -> Images:

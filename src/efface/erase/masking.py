@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.types import Images, Imputer, Mask, StoredImages
+from efface.base.types import Images, Imputer, Mask, StoredImages
 
 
 def erase(images: Images, mask: Mask, imputer: Imputer) -> Images:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.base.types import Maps
 from efface.erase import blur
 from efface.erase.contract import checked_post
-from efface.types import Maps
 
 
 def apply_post(maps: Maps, post: Sequence[Callable[[Maps], Maps]]) -> Maps:

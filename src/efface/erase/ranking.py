@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface import draws
-from efface.shown import shown
-from efface.types import Maps, Mask, Order, Ranks, Seeds, Unit
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Maps, Mask, Order, Ranks, Seeds, Unit
 
 
 def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from efface.types import Images
+from efface.base.types import Images
 
 Labels = Int[Tensor, "n h w"]
 """Group of each pixel, from 0 to the number of groups of the image - 1. Every group has a pixel."""

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Mask, Seeds, Split
 from efface.impute.fill import Colour, checked_width, flat
 from efface.plug.facts import states
 from efface.store.arrays import read_rows
-from efface.types import Images, Mask, Seeds, Split
 
 Noise = float | Float[Tensor, "n c h w"]
 """Standard deviation in units of the image's [0, 1], or the noise itself."""

@@ -1,7 +1,7 @@
 """No fill: the tokens of removed patches are dropped inside the network."""
 
+from efface.base.types import Images, Mask
 from efface.plug.facts import states
-from efface.types import Images, Mask
 
 
 @states(drops_tokens=True)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.base.shown import shown
+from efface.base.types import Images, Mask
 from efface.erase.blur import gaussian_blur, spot_weights, weighted
 from efface.plug.facts import states
-from efface.shown import shown
-from efface.types import Images, Mask
 
 Colour = Float[Tensor, " c"] | Sequence[float]
 """One value per channel, in [0, 1]."""

@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import torch
 
+from efface.base.types import Images, Mask
 from efface.impute.fill import Colour, for_channels, unknown
-from efface.types import Images, Mask
 
 _MISSING = "inpaint needs scikit-image, which is not installed; run: pip install 'efface[inpaint]'"
 

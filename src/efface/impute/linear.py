@@ -5,11 +5,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from efface.base.types import Images, Mask, Seeds
 from efface.impute.draw import Noise, noise_of
 from efface.impute.fill import Colour, for_channels, unknown
 from efface.impute.multigrid import interpolate, neighbours
 from efface.impute.near import KINDS, reach, settle
-from efface.types import Images, Mask, Seeds
 
 ALONE_FROM = 96 * 96
 """Pixels of an image from which a CPU solves it alone. Measured: it fills a processor's cache."""

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images, Method, Seeds, Target, TargetScore
 from efface.methods.gradients import Gradient
 from efface.methods.nested import ready
 from efface.plug.accepts import accepts, offer
-from efface.shown import shown
-from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
 def as_gradient(base: Method, score: TargetScore, max_batch: int, drawn: list[Seeds]) -> Gradient:

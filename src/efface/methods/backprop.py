@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.gradients import gradient_at
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
-from efface.types import Images, Target, TargetScore
 
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(output of a ReLU, True where the ReLU is active, gradient of the output) -> gradient of the input."""

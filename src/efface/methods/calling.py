@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, Targets
 from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
 from efface.methods.process_state import MethodTimeoutError, limited, process_kept
@@ -21,7 +22,6 @@ from efface.models.modes import evaluate
 from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call
 from efface.plug.learning import wrong_parts
-from efface.types import Images, Seeds, Targets
 
 OFFERS = ("seeds", "max_batch", "masks", "classes_of")
 """Keywords that a method receives if it names them."""

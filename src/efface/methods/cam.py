@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images, Target, Targets, TargetScore
 from efface.methods.backprop import guided_backprop
 from efface.methods.feature_maps import Features, cut_at, features_of, layer_said, looking_at, widened
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import differentiable, logits_of, scores_of, target_scores
 from efface.plug.facts import states
 from efface.plug.shared_settings import with_settings_of
-from efface.shown import shown
-from efface.types import Images, Target, Targets, TargetScore
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
 Map = Float[Tensor, "n h w"]

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images, Maps, Method, Seeds, Targets
 from efface.methods.nested import ready
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import logits_of
 from efface.plug.accepts import offer, own_name
 from efface.plug.call import Call
-from efface.shown import shown
-from efface.types import Images, Maps, Method, Seeds, Targets
 
 Against = Literal["mean", "max", "weighted"]
 

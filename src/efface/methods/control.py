@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Knows, Maps, Method, Seeds, Target, Targets, TargetScore
 from efface.methods.greedy_order import Order, greedy_order, grid_of_cells
 from efface.methods.nested import FittedInner, ready
 from efface.methods.occlusion import Value
@@ -19,8 +21,6 @@ from efface.models.scores import logits_of
 from efface.models.weights import load_weights, read_weights
 from efface.plug.accepts import offer
 from efface.plug.call import Call
-from efface.shown import shown
-from efface.types import Images, Knows, Maps, Method, Seeds, Target, Targets, TargetScore
 
 Network = Callable[[], nn.Module] | str | Mapping[str, Any]
 """Function without arguments that makes a network; in a study, a dotted path or {call, kwargs}."""

@@ -7,11 +7,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.evaluation import evaluating_fast
 from efface.models.fast_copy import answers_as_before
 from efface.models.layers import feature_layer
 from efface.models.scores import logits_of
-from efface.types import Images
 
 Features = Float[Tensor, "n channels y x"]
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.biases import implicit_bias, one
 from efface.methods.gradients import gradient_at
 from efface.models.copied import copied_network
@@ -22,7 +23,6 @@ from efface.models.memory import blocks
 from efface.models.of_tokens import WITHOUT_IMAGES
 from efface.models.places import placed
 from efface.models.scores import scores_of, target_scores
-from efface.types import Images, Target, TargetScore
 
 _ROUNDING = 1e-6  # fraction of the parts' sums in float64, of which layers that compute in float32 lose 1e-7
 _OTHERS = "cp_lrp or integrated_gradients"

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.gradients import gradient_at
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import blocks
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Target, TargetScore
 
 
 def gradient(

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.models.memory import blocks
 from efface.models.scores import differentiable, scores_of
-from efface.types import Images, Target, TargetScore
 
 Gradient = Callable[[nn.Module, Images, Target], Images]
 """The gradient of each point, or a method in its place: (model, points, targets) -> tensor of the points' shape."""

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.occlusion import Value, filling, passes, point_scores
 from efface.models.evaluation import evaluating_fast
-from efface.shown import shown
-from efface.types import Images, Target, TargetScore
 
 Order = Literal["deletion", "insertion"]
 

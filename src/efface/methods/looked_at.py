@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from efface.base.types import Images
 from efface.plug.call import Call
 from efface.plug.facts import fact
-from efface.types import Images
 
 
 def layers_looked_at(call: Call, model: nn.Module, images: Images) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Method, Split, Target
 from efface.plug.accepts import named, offer
 from efface.plug.identity import code_of
 from efface.plug.learning import check_learnt, is_learning
 from efface.store.arrays import read_rows
-from efface.types import Images, Method, Split, Target
 
 
 class FittedInner:

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from efface import draws
-from efface.types import Images, Seeds
+from efface.base import draws
+from efface.base.types import Images, Seeds
 
 Noise = float | Float[Tensor, "s n c h w"]
 """Standard deviation as a fraction of each image's range, or the noise itself."""

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Seeds, Target, TargetScore
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
-from efface.shown import shown
-from efface.types import Images, Seeds, Target, TargetScore
 
 Size = int | Sequence[int]
 """Pixels of a square, or (height, width)."""

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Method, Seeds, Target, TargetScore
 from efface.methods.as_gradient import as_gradient
 from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, needed, ranges
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
 def smooth_grad_family(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Targets
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import on_test_images
@@ -16,7 +17,6 @@ from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.attack import Norm, check_minimal, minimal
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Targets
 
 _STEP = {"l2": 0.05, "linf": 1 / 255}
 

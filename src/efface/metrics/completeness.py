@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from efface.base.types import TargetScore
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.description import by_fields
@@ -14,7 +15,6 @@ from efface.metrics.shared.effects import falls, identity_of, image_blocks, redu
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import TargetScore
 
 
 def completeness(*, score: TargetScore = "logit") -> Metric:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
@@ -23,7 +24,6 @@ from efface.models.layers import find_layer
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Maps
 
 
 def convergence(*, layers: list[str] | str | None = None, points: int | None = None, pairs: int = 2) -> Metric:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Targets
 from efface.execute.task_status import already_there
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batches
@@ -24,7 +25,6 @@ from efface.store.keys import versions
 from efface.store.results import Score
 from efface.training.loop import TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
-from efface.types import Targets
 
 
 def data_randomisation(*, epochs: int | None = None) -> Metric:

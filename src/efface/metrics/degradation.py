@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from efface.base.types import Images, Order
 from efface.erase.contract import labels_of
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
@@ -21,7 +22,6 @@ from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Order
 
 _WAYS: tuple[Literal["most_first", "least_first", "random"], ...] = ("most_first", "least_first", "random")
 

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Targets
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import check_positive, falls, identity_of, one_a_sample, seeds_for
 from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.types import Images, Targets
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 MOST = 80.0

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Mask, Ranks, Seeds
 from efface.erase.masking import erase, to_float, to_stored
 from efface.erase.ranking import rank, removed
 from efface.metrics.formula import EVERY, Metric, Point
@@ -22,7 +23,6 @@ from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Mask, Ranks, Seeds
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 Side = Literal["explanation", "rest"]

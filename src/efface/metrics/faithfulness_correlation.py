@@ -4,10 +4,10 @@ from typing import Literal
 
 import numpy as np
 
+from efface.base.types import TargetScore
 from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.sensitivity_n import at_least_three
 from efface.metrics.shared.subsets import Sets, Subsets
-from efface.types import TargetScore
 
 Undefined = Literal["missing", "zero"]
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from efface.base.types import Order
 from efface.metrics.probes import Erasure, Perturb, Probe, Retrain
 from efface.plug.call import Call, resolve
 from efface.store.results import Score
-from efface.types import Order
 
 Better = Literal["higher", "lower", "none"]
 Setting = Literal["imputer", "unit", "groups", "post", "fractions"]

@@ -9,16 +9,16 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from efface.base.shown import shown
+from efface.base.types import Images, Targets
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
-from efface.shown import shown
 from efface.store.results import Score
 from efface.training.generate import Sampling
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Targets
 
 
 def gan_test(

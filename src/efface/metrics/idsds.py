@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, TargetScore
 from efface.execute.task_status import already_there
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
@@ -20,7 +21,6 @@ from efface.metrics.single_deletion import DEFAULTS, MOST_CELLS, correlated, del
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Seeds, TargetScore
 
 
 def idsds(

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.metrics.formula import EVERY, Metric, Point, values_of
@@ -17,7 +18,6 @@ from efface.metrics.probes import Case, Erasure, Needs, erased_batches
 from efface.metrics.shared.orders import UNIT
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, Targets, TargetScore
 from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
@@ -25,7 +26,6 @@ from efface.metrics.shared.effects import (
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.types import Images, Seeds, Targets, TargetScore
 
 
 def infidelity(

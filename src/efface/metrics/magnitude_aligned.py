@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from efface.base.types import Order, Unit
 from efface.erase.ranking import removed
 from efface.metrics.formula import Better, Metric, Point
 from efface.metrics.probes import Case, Description, Needs
@@ -17,7 +18,6 @@ from efface.metrics.shared.groups import ranked
 from efface.metrics.shared.orders import UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.types import Order, Unit
 
 Way = Literal["insertion", "deletion"]
 Curves = Float[np.ndarray, "n points"]

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Imputer, Ranks, Targets, TargetScore
 from efface.erase.masking import erase
 from efface.erase.ranking import removed
 from efface.metrics.formula import Metric, values_of
@@ -27,7 +28,6 @@ from efface.metrics.shared.orders import SIGNED, UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Imputer, Ranks, Targets, TargetScore
 
 _STEPS = "monotonicity: steps"
 _EXACT = 1e-6  # of the score's size; a smaller fall is rounding

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Erasure, Needs
 from efface.metrics.probes.description import by_fields
@@ -35,7 +36,6 @@ from efface.plug.call import Call
 from efface.store.keys import versions
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images
 
 r_oms = Metric(
     probes=lambda point: {"answers": Answers(point.erasure("random", point.x))},

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps, Seeds, Targets
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.similarity import BETTER, NAMES, RANGES, compared, compares
 from efface.store.results import Score
-from efface.types import Images, Maps, Seeds, Targets
 
 Other = Literal["random", "runner_up"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from efface.base.types import Images
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.layers import Draw, Layers, Mode, Statistics, chosen, groups, read_layers, redrawn
 from efface.metrics.shared.similarity import BETTER, NAMES, RANGES, compared, compares
 from efface.store.results import Score
-from efface.types import Images
 
 
 def randomisation(

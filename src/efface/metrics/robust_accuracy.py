@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images, Targets
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import on_test_images, seeds_for
@@ -16,7 +17,6 @@ from efface.plug.shared_settings import with_settings_of
 from efface.store.results import Score
 from efface.training.attack import Keep, Loss, Norm, Start, check_pgd, pgd
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Targets
 
 _EPS = (0.0, 0.25, 0.5, 1.0)
 

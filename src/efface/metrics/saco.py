@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, TargetScore, Unit
 from efface.erase.masking import erase, to_float, to_stored
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
@@ -17,7 +18,6 @@ from efface.models.memory import at_once
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, TargetScore, Unit
 
 _GROUPS = "saco: groups"
 

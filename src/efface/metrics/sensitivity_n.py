@@ -1,10 +1,10 @@
 """Sensitivity-n: correlation of the map's sum over n pixels with the fall of the score when these pixels are erased."""
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Mask, Seeds, TargetScore
 from efface.metrics.formula import EVERY, Metric, values_of
 from efface.metrics.shared.effects import check_positive
 from efface.metrics.shared.subsets import Subsets
-from efface.types import Images, Mask, Seeds, TargetScore
 
 TENTHS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, TargetScore
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import text
@@ -30,7 +31,6 @@ from efface.metrics.shared.orders import SIGNED
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, TargetScore
 
 MOST_CELLS = 4
 """Most cells across: 65,536 passes of each image. Five would be 33 million."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from efface.base.types import VECTOR_ZERO
 from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs
@@ -18,7 +19,6 @@ from efface.metrics.shared.effects import identity_of, image_blocks, one_an_imag
 from efface.metrics.shared.located import share_of_top
 from efface.metrics.shared.orders import SIGNED, UNIT
 from efface.store.results import Score
-from efface.types import VECTOR_ZERO
 
 NAMES = ("difference", "top", "bottom", "cosine")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from efface.base.types import Images, TargetScore
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import text
@@ -27,7 +28,6 @@ from efface.metrics.shared.orders import SIGNED
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, TargetScore
 
 MOST_CELLS = 32
 """Most cells across; a larger grid costs over a thousand passes."""

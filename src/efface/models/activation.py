@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from efface.shown import shown
+from efface.base.shown import shown
 
 Nonlinearity = Literal["softplus", "relu"]
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.adapt import Outputs
 from efface.models.hook_watch import look_before, look_in
-from efface.types import Images
 
 TOLERANCE, LOW_TOLERANCE = 1e-4, 1e-2
 """Difference of two passes that rounding explains, relative to the largest logit: float32, and half precision."""

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images
 from efface.models.attention import visible_attention
 from efface.models.evaluation import evaluating
 from efface.models.scores import differentiable, logits_of
 from efface.models.tokens import STATED, TokenGrid, token_grid
-from efface.types import Images
 
 _TRIED = 2  # images; with one, an attention inside windows could look like attention between all tokens
 

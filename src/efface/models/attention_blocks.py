@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.attended import attended, fingerprint, noise
 from efface.models.attention import visible_attention
 from efface.models.evaluation import evaluating
 from efface.models.hook_watch import look_before, look_in
-from efface.types import Images
 
 Tokens = Float[Tensor, "n t c"]
 

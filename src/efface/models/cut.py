@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.evaluation import evaluating
 from efface.models.hook_watch import look_in
 from efface.models.scores import logits_of
-from efface.types import Images
 
 
 def is_cut(model: nn.Module, images: Images, name: str) -> bool:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.shown import shown
-from efface.types import Images, Targets
+from efface.base.shown import shown
+from efface.base.types import Images, Targets
 
 Rows = Sequence[Sequence[float]]
 Kind = Literal["counter", "or", "and", "contrast"]

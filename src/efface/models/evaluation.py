@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images
 from efface.models.batch_norm import single_images_repaired
 from efface.models.fast_copy import fast_copy, own_tensors
 from efface.models.modes import modes_restored
-from efface.shown import shown
-from efface.types import Images
 
 Precision = Literal["fp32", "bf16", "bf16_forced"]
 """Number format of the forward and backward passes. Sums, paths and maps are always float32.

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from efface.base.types import Images
 from efface.models.copied import copied_network
 from efface.models.hook_watch import look_before, look_in
-from efface.types import Images
 
 
 class _Fast(NamedTuple):

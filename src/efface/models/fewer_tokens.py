@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.evaluation import evaluating
 from efface.models.hook_watch import look_before, look_in
 from efface.models.patch_size import patch_size
 from efface.models.tokens import TokenGrid, own_grid
-from efface.types import Images
 
 Kept = Bool[Tensor, "n patches"]
 """True for each patch token that stays, row by row."""

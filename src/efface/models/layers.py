@@ -8,6 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from efface.base.shown import shown
+from efface.base.types import Images
 from efface.models.cut import is_cut
 from efface.models.hook_watch import see_calls
 from efface.models.laid_out import FeatureLayer
@@ -22,8 +24,6 @@ from efface.models.of_tokens import (
 )
 from efface.models.reached import reaches
 from efface.models.tokens import STATED
-from efface.shown import shown
-from efface.types import Images
 
 WITHIN = "efface_layers_within"
 """Attribute of a network around another one, which it answers differently: the name of the inner network.

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.hook_watch import see_calls
-from efface.types import Images
 
 _FOLLOWS = 0.1
 """Share of an axis by which the centre of the change moves, from which on the axis follows the picture."""

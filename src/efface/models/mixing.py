@@ -7,10 +7,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.hook_watch import see_calls
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import identity_of
-from efface.types import Images
 
 _PIXELS = 6
 """Number of pixels that are changed, one at a time. A convolution that overlaps itself shows one at several places."""

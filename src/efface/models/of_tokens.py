@@ -12,13 +12,13 @@ from math import prod
 
 from torch import nn
 
+from efface.base.types import Images
 from efface.models.cut import is_cut, read_by
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import HALVES, Layout, layouts
 from efface.models.mixing import reads_one_patch
 from efface.models.reached import COUNT, reaches
 from efface.models.tokens import fits_a_grid, lies_elsewhere, token_counts, token_grid
-from efface.types import Images
 
 _OF_TOKENS = re.compile(r"(?<!Batch)(?<!Group)(?<!Instance)(?<!Response)Norm(?!ali)")
 _ATTENTION = re.compile(r"(?!.*(block|layer|stage|encoder|transformer)).*att(ention|n)", re.IGNORECASE)

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.hook_watch import is_scripted, look_in
 from efface.models.modes import evaluate, modes_restored
 from efface.models.tokens import own_grid, stated_grid, token_grid
-from efface.types import Images
 
 
 def patch_size(model: nn.Module, images: Images) -> tuple[int, int]:

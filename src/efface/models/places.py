@@ -10,12 +10,12 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from efface.base.types import Images
 from efface.models.laid_out import Axes, FeatureLayer
 from efface.models.layout import Layout, identity_of, layouts
 from efface.models.normalise import Normalise
 from efface.models.of_tokens import as_laid_out
 from efface.models.tokens import STATED, TokenGrid
-from efface.types import Images
 
 _CHANNELS_SECOND = (
     *(nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.GroupNorm),

@@ -7,11 +7,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.evaluation import evaluating
 from efface.models.hook_watch import look_before, look_in
 from efface.models.layout import identity_of
 from efface.models.scores import logits_of
-from efface.types import Images
 
 COUNT = 2
 """Number of images of the pass. `efface.models.layout` takes another, so that the axis of the images is known."""

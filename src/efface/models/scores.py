@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.shown import shown
-from efface.types import Images, Target, Targets, TargetScore
+from efface.base.shown import shown
+from efface.base.types import Images, Target, Targets, TargetScore
 
 
 def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:

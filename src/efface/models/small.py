@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from efface.base.types import VECTOR_ONE, VECTOR_ZERO
 from efface.models.activation import Nonlinearity, nonlinearity
 from efface.models.normalise import normalisation
 from efface.models.resnet import File, Numbers, started
-from efface.types import VECTOR_ONE, VECTOR_ZERO
 
 
 def mnist_cnn(

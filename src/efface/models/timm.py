@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from efface.base.shown import shown
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
 from efface.models.loaded import state_class_names, state_image_size, state_new_layers
 from efface.models.normalise import normalisation
 from efface.models.weights import behind_prefix, load_weights, read_weights, weights_file
-from efface.shown import shown
 
 PRETRAINED = "pretrained"
 

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.hook_watch import see_calls
 from efface.models.layout import HALVES, halves_changed
-from efface.types import Images
 
 STATED = "stated_tokens"
 """Attribute of a network that holds the `TokenGrid` that the study states."""

@@ -12,12 +12,12 @@ import torch
 import torchvision
 from torch import nn
 
+from efface.base.shown import shown
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
 from efface.models.loaded import state_class_names, state_image_size
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
-from efface.shown import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

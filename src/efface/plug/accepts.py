@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from efface.base.types import Images, Method, Target
 from efface.plug import moved
 from efface.plug.annotations import signature
-from efface.types import Images, Method, Target
 
 
 def offer(method: Method, model: nn.Module, images: Images, targets: Target, **offered: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from efface.shown import shown
-from efface.types import Method, Split
+from efface.base.shown import shown
+from efface.base.types import Method, Split
 
 
 def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:

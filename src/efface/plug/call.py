@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from efface.base.shown import shown
 from efface.plug import moved, words
 from efface.plug.accepts import own_name
 from efface.plug.annotations import plugs, signature, wrong_types
@@ -29,7 +30,6 @@ from efface.plug.identity import code_of
 from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import near, resolve
 from efface.plug.source import files_named
-from efface.shown import shown
 
 __all__ = ["Call", "bound", "resolve", "settings_by_path", "settings_by_word"]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, get_args
 
-from efface.shown import shown
-from efface.types import Knows
+from efface.base.shown import shown
+from efface.base.types import Knows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from efface.types import Split
+from efface.base.types import Split
 
 FIT = "fit(self, model, data, *, seed, max_batch)"
 

@@ -10,6 +10,7 @@ MODULES = {
     "claimed": "study.claims",
     "cli": "__main__",
     "config": "study.study",
+    "draws": "base.draws",
     "entries": "study.schema",
     "execute.contract": "execute.executor",
     "feed": "erase.batches",
@@ -76,6 +77,7 @@ MODULES = {
     "stats.means": "report.stats.means",
     "stats.paired": "report.stats.paired",
     "tree": "study.yaml_file",
+    "types": "base.types",
     "units": "erase.units",
 }
 """Old module: new module. Both are written without the leading `efface.`."""

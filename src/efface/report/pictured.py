@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from efface.base.shown import unprintable
 from efface.report import beside
 from efface.report.gallery import Album, Gallery, Tile, album
-from efface.shown import unprintable
 
 NAME = "pictures.json"
 _EMBEDDED = re.compile(r"data:image/(png|webp);base64,[A-Za-z0-9+/=]+")

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from efface.shown import shown
+from efface.base.shown import shown
 from efface.stages.run.progress import say
 from efface.study.convert import Converted, Line, converted, read_old
 from efface.study.study import check

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from efface.base.types import Stored
 from efface.store.atomic import atomic_write
 from efface.store.datasets import number_set
-from efface.types import Stored
 
 SAMPLED_ROWS = 4096
 """Largest number of evenly spaced rows that a digest reads, so that files of any size are verified in seconds."""

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from efface.base.types import Stored
 from efface.store.datasets import check_own_rows, number_set, own_item
 from efface.store.foreign_write import FORMS, check_maps, image_digests, whole_numbers
-from efface.types import Stored
 
 SPLITS = ("train", "test")
 _NAMES = {

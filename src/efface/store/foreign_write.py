@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from efface.base.types import Stored
 from efface.store.atomic import atomic_write
-from efface.types import Stored
 
 FORMS = (".npz", ".npy", ".h5", ".hdf5")
 """Endings of the files of such maps."""

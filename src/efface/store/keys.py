@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from efface.shown import LONGEST
+from efface.base.shown import LONGEST
 
 AREAS = ("draws", "store", "erase", "train", "explain", "generate", "evaluate", "measure", "pictures")
 """Areas of code that many numbers pass through. A key holds the version of each area that its number passes through."""

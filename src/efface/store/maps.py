@@ -27,12 +27,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from efface.base.types import Targets
 from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_file, write
 from efface.store.atomic import atomic_write
 from efface.store.datasets import number_set
 from efface.store.keys import differences, key
 from efface.store.own_file import OwnFile
-from efface.types import Targets
 
 FORMAT = 1
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from efface.base.types import Targets
 from efface.store.arrays import open_file
 from efface.store.keys import differences
 from efface.store.maps import partial_path, read_provenance
-from efface.types import Targets
 
 
 def rows_done(path: Path, provenance: Mapping[str, Any], targets: Targets) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from efface.shown import cut, unprintable
+from efface.base.shown import cut, unprintable
 from efface.store.atomic import atomic_write
 from efface.store.sealed import is_whole, read_arrays, warn, write_arrays
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from efface.shown import shown
+from efface.base.shown import shown
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MOST
 

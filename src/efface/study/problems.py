@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from efface.base.shown import key_shown, shown
 from efface.plug import moved
 from efface.plug.call import Call
-from efface.shown import key_shown, shown
 from efface.study.across import combined
 from efface.study.metric_entry import MetricEntry, MetricSettings
 from efface.study.network_entry import SecondNetwork, Tokens

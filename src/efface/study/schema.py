@@ -16,15 +16,15 @@ from pydantic import (
     model_validator,
 )
 
+from efface.base.shown import shown
+from efface.base.types import Knows, Seeds, Unit
 from efface.methods.calling import check_method, is_class
 from efface.methods.control import is_control, is_random, known_to
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
 from efface.plug.strict import Strict
-from efface.shown import shown
 from efface.store.foreign_write import FORMS
-from efface.types import Knows, Seeds, Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]

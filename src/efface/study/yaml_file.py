@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from efface.base.shown import key_shown, shown
 from efface.plug import moved
-from efface.shown import key_shown, shown
 from efface.study.yaml_text import LARGEST, YamlTextError, read_yaml
 
 LONGEST_KEY = 300

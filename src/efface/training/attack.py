@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Seeds, Targets
 from efface.models.evaluation import evaluating
 from efface.models.scores import differentiable, odds_against
 from efface.plug.shared_settings import with_settings_of
-from efface.shown import shown
-from efface.types import Images, Seeds, Targets
 
 Norm = Literal["linf", "l2"]
 Start = Literal["zero", "random"]

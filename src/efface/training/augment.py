@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface import draws
-from efface.types import Images, Seeds
+from efface.base import draws
+from efface.base.types import Images, Seeds
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TRIES = 10

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, StoredImages, Targets
 from efface.plug.call import Call
 from efface.training.regularize import Term
 from efface.training.settings import Regularizer
-from efface.types import Images, Seeds, StoredImages, Targets
 
 
 def names_of(regularizers: Sequence[Regularizer]) -> list[str]:

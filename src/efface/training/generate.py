@@ -12,12 +12,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from efface import draws, execute
+from efface import execute
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Seeds, Targets
 from efface.methods.gradients import gradient_at
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
-from efface.shown import shown
-from efface.types import Images, Seeds, Targets
 
 GREY = 0.5
 """The middle of [0, 1]. It is the mean of the noise, and the value that the decay pulls to."""

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Targets
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.execute import task_status
@@ -31,7 +32,6 @@ from efface.training.settings import Precision, Stop, TrainingSettings
 from efface.training.several import asked_of, devices_of, heard, trained_together
 from efface.training.step import loss_function, step
 from efface.training.told import Log, Told, against_a_lost_loss, loss_on
-from efface.types import Images, Targets
 
 __all__ = [
     "Log",

@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Seeds, Targets
 from efface.plug.facts import states
-from efface.shown import shown
-from efface.types import Images, Seeds, Targets
 
 Estimator = Literal["one_sided", "antithetic"]
 Logits = Float[Tensor, "n k"]

@@ -18,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from efface.base.shown import shown
 from efface.plug.call import Call, bound
 from efface.plug.field import Word, writes_words
 from efface.plug.strict import Strict
-from efface.shown import shown
 from efface.training.checkpoint import Training
 from efface.training.presets import Layer
 

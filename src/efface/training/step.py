@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images, Seeds, Targets
 from efface.plug.call import Call
 from efface.training.batch import attacked, regularized
 from efface.training.data_parallel import Part
 from efface.training.settings import TrainingSettings
-from efface.types import Images, Seeds, Targets
 
 
 def step(

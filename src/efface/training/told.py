@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from efface.types import Targets
+from efface.base.types import Targets
 
 Log = Callable[[str, float, int], None]
 """Function that is called with a name, a value and a step: the number of the epoch, or of the batch for `batch_loss`.

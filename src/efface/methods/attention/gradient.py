@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.attention.passes import LAST, ClassesOf, Map, PerHead, Rows, by_gradient, pooled
 from efface.models.attended import Attended
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Target, TargetScore
 
 
 def attention_grad_cam(

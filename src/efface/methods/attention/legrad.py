@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.attention.passes import ClassesOf, Map, first_block, gradients_of, laid_out
 from efface.models.attended import Attended, attended
 from efface.models.attention import visible_attention
@@ -14,7 +15,6 @@ from efface.models.attention_blocks import Block, blocks_of, tokens_in, with_tok
 from efface.models.evaluation import evaluating
 from efface.models.memory import at_once, blocks
 from efface.models.scores import scores_of
-from efface.types import Images, Target, TargetScore
 
 
 def legrad(

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, Targets, TargetScore
 from efface.methods.feature_maps import widened
 from efface.models.attended import Attended, attended
 from efface.models.attention import visible_attention
 from efface.models.evaluation import evaluating
 from efface.models.memory import at_once, blocks
 from efface.models.scores import differentiable, logits_of, scores_of
-from efface.types import Images, Target, Targets, TargetScore
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
 Map = Float[Tensor, "n h w"]

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from efface.base.types import Images, Maps, Target
 from efface.methods.attention.passes import ClassesOf, Map, first_block, laid_out, mean_of_heads, pooled
 from efface.models.attended import attended
 from efface.models.attention import visible_attention
@@ -10,7 +11,6 @@ from efface.models.evaluation import evaluating
 from efface.models.memory import at_once, blocks
 from efface.models.scores import logits_of
 from efface.plug.facts import states
-from efface.types import Images, Maps, Target
 
 
 def class_blind(_model: nn.Module, _images: Images, _targets: Target, _maps: Maps, **_: object) -> list[str]:

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Seeds, Target, TargetScore
 from efface.methods.path.clusters import k_means
 from efface.models.attention_blocks import Block, blocks_of, tokens_in
 from efface.models.evaluation import evaluating
 from efface.models.fewer_tokens import check_fewer_tokens, fewer_tokens
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import logits_of, scores_of
-from efface.types import Images, Seeds, Target, TargetScore
 
 
 def tis(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.attention.passes import (
     EVERY,
     LAST,
@@ -36,7 +37,6 @@ from efface.models.evaluation import evaluating
 from efface.models.memory import at_once, blocks
 from efface.models.scores import target_scores
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Target, TargetScore
 
 States = Callable[[Attended, PerHead, PerHead], Rows]
 """(how the network attends, attention from block `start` on, its gradients) -> row of each token that is read."""

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, Target, TargetScore
 from efface.methods.noise import needed
 from efface.models.attended import attended
 from efface.models.attention_blocks import blocks_of, tokens_in
@@ -17,7 +18,6 @@ from efface.models.memory import at_once, blocks
 from efface.models.scores import logits_of, target_scores
 from efface.models.tokens import TokenGrid
 from efface.plug.facts import states
-from efface.types import Images, Seeds, Target, TargetScore
 
 Masks = Float[Tensor, "m h w"]
 Fewer = Float[Tensor, "fewer h w"]

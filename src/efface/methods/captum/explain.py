@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efface.draws import seeded
+from efface.base.draws import seeded
+from efface.base.types import Images, Maps, Seeds, Target, TargetScore
 from efface.methods.adapters import untouched
 from efface.methods.captum.hooks import check_hooks
 from efface.methods.captum.plan import CaptumMethod, Settings, captum_method
@@ -20,7 +21,6 @@ from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
 from efface.plug.facts import states
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Maps, Seeds, Target, TargetScore
 
 _ITS = ("more than once", "no rule defined", "relevance_output")  # words in errors that Captum's own classes raise
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from efface.base.types import Images
 from efface.methods.adapters import NON_LINEAR, depend, module_name, watching
 from efface.methods.captum.plan import CaptumMethod
 from efface.models.hook_watch import is_scripted, look_in
-from efface.types import Images
 
 
 class _Hooked(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from efface.base.shown import shown
+from efface.base.types import TargetScore
 from efface.methods.adapters import nearest
 from efface.plug.call import Call
-from efface.shown import shown
-from efface.types import TargetScore
 
 Settings = Mapping[str, Any] | None
 

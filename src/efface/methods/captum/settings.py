@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from efface.base.types import Images
 from efface.methods.captum.plan import CaptumMethod
-from efface.types import Images
 
 
 def settings_of(method: CaptumMethod, images: Images) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.attention.passes import first_block, laid_out, through
 from efface.methods.feature_maps import widened
 from efface.methods.lrp.explain import checked, propagated
@@ -15,7 +16,6 @@ from efface.models.attended import attended
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import scores_of
-from efface.types import Images, Target, TargetScore
 
 Attention = Tensor
 """Attention weights n h t t of a block, or numbers of their shape; blocks may differ in h and t."""

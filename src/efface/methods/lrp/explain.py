@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.lrp import attention, elementwise, layers, norms
 from efface.methods.lrp.graph import read_point, refusal, unruled
 from efface.methods.lrp.mode import Propagation
@@ -14,7 +15,6 @@ from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import differentiable, scores_of
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Target, TargetScore
 
 HANDLERS = layers.HANDLERS | norms.HANDLERS | elementwise.HANDLERS | attention.HANDLERS
 """The replacements of all torch functions that have one."""

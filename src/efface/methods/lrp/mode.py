@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from efface.base.types import Images
 from efface.methods.lrp.functions import applied
 from efface.methods.lrp.linear import LinearMap, Propagated
 from efface.methods.lrp.rules import ONLY_FIRST, Rules
-from efface.types import Images
 
 _IN_PLACE = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ipow__", "__setitem__")
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from efface.base.shown import shown
 from efface.methods.adapters import nearest
-from efface.shown import shown
 
 Kind = Literal["epsilon", "gamma", "z_plus", "alpha_beta", "flat", "w_square", "z_box"]
 """Rules of a linear or convolution layer, by the names of the literature."""

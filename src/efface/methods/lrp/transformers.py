@@ -2,9 +2,9 @@
 
 from torch import nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.lrp.explain import relevance
 from efface.methods.lrp.rules import ATTN_LRP, CP_LRP, GIM, with_gamma
-from efface.types import Images, Target, TargetScore
 
 
 def cp_lrp(

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, Target, Targets, TargetScore
 from efface.methods.noise import needed
 from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import differentiable, logits_of, scores_of
-from efface.types import Images, Seeds, Target, Targets, TargetScore
 
 Classes = Int[Tensor, "n s"]
 """Classes for each image."""

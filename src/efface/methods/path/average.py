@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Seeds, Target, TargetScore
 from efface.methods.gradients import gradients_at
 from efface.methods.noise import needed
 from efface.methods.path.grid import Grid
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
-from efface.shown import shown
-from efface.types import Images, Seeds, Target, TargetScore
 
 Recalibrate = Literal["none", "references", "points"]
 """Terms over which the average of several paths is taken, for each element of the map separately.

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, Split, Target, TargetScore
 from efface.methods.noise import needed
 from efface.methods.path.average import (
     Draw,
@@ -24,7 +25,6 @@ from efface.models.evaluation import evaluating
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import logits_of
 from efface.store.arrays import read_rows
-from efface.types import Images, Seeds, Split, Target, TargetScore
 
 KEYS_AT_ONCE = 1 << 20
 """Numbers sorted at once to draw references: 8 MB. It changes no reference."""

@@ -6,9 +6,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.base.shown import shown
+from efface.base.types import Images
 from efface.erase.blur import gaussian_blur
-from efface.shown import shown
-from efface.types import Images
 
 Baseline = float | Sequence[float] | Literal["mean", "blur"] | Tensor
 """Start of a path.

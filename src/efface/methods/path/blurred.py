@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.erase.blur import gaussian_blur
 from efface.methods.gradients import gradients_at
 from efface.methods.path.baseline import sigma_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one
-from efface.types import Images, Target, TargetScore
 
 
 def blur_ig(

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.base.shown import shown
 from efface.models.memory import at_least_one
-from efface.shown import shown
 
 Rule = Literal["midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior"]
 """The m points of a path from 0, the reference, to 1, the image. The weights are 1/m unless stated.

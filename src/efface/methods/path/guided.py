@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.gradients import gradient_at
 from efface.methods.path.baseline import Baseline, start_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
-from efface.types import Images, Target, TargetScore
 
 
 def guided_ig(

@@ -4,13 +4,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Seeds, Target, TargetScore
 from efface.methods.noise import Noise, check_noise, gaussian
 from efface.methods.path.average import Drawn, Recalibrate, References, average_over_paths, references_of
 from efface.methods.path.grid import Alphas, Rule, grid_of
 from efface.models.evaluation import Precision
 from efface.plug.shared_settings import with_settings_of
-from efface.types import Images, Seeds, Target, TargetScore
 
 
 def ig_uniform(

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Method, Seeds, Target, TargetScore
 from efface.methods.as_gradient import as_gradient
 from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, gaussian, needed
@@ -11,7 +12,6 @@ from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
-from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
 def integrated_gradients(

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images, Maps, Method, Seeds, Split, Target
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.methods.nested import build_method, depends_on, outside, restore, teach
 from efface.methods.path import integrated_gradients
@@ -21,8 +23,6 @@ from efface.methods.pattern.network import Back, Start, pattern_network
 from efface.models.evaluation import evaluating
 from efface.plug.accepts import offer
 from efface.plug.learning import is_learning
-from efface.shown import shown
-from efface.types import Images, Maps, Method, Seeds, Split, Target
 
 Patterns = Mapping[str, Tensor]
 """Patterns of each convolution and linear layer, by its name, in the shape of its weights after BatchNorm is folded."""

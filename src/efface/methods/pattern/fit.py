@@ -16,15 +16,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Seeds, Split
 from efface.methods.pattern.network import folded_with_layers, padded, undefined
 from efface.models.evaluation import evaluating
 from efface.models.fast_copy import Layer, is_layer
 from efface.models.memory import at_least_one, blocks
 from efface.models.of_tokens import WITHOUT_IMAGES
-from efface.shown import shown
 from efface.store.arrays import read_rows
-from efface.types import Images, Seeds, Split
 
 Estimator = Literal["two_component", "positive", "linear"]
 """Samples for the means E+ and E of a unit with a ReLU on its output.

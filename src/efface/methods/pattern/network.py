@@ -16,12 +16,12 @@ from torch.nn.grad import conv2d_input
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from efface.base.types import Images
 from efface.methods.backprop import RELUS, is_activation
 from efface.models.fast_copy import Layer, affine, fold_into, is_layer, norms_after
 from efface.models.layout import layouts
 from efface.models.of_tokens import without_images
 from efface.models.scores import logits_of
-from efface.types import Images
 
 Back = Literal["pattern_net", "pattern_attribution"]
 """Replacement of a layer's weights w in the backward pass.

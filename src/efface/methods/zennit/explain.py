@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
+from efface.base.types import Images, Target, TargetScore
 from efface.methods.adapters import untouched
 from efface.methods.zennit.network import collecting_input, traced
 from efface.methods.zennit.rules import Settings, rule_set
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
-from efface.types import Images, Target, TargetScore
 
 
 def attribute(

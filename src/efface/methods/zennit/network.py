@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images
 from efface.models.fast_copy import normalises_channels
 from efface.models.hook_watch import look_before, look_in
 from efface.models.scores import logits_of
-from efface.types import Images
 
 Linear = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Images
 from efface.methods.adapters import NON_LINEAR, depend, module_name, nearest, watching
 from efface.methods.zennit.network import BatchNorm, Linear, Traced, bounds
-from efface.shown import shown
-from efface.types import Images
 
 Settings = Mapping[str, Any] | None
 

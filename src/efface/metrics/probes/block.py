@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.description import describe
 from efface.metrics.probes.probe import Description, Needs, Probe

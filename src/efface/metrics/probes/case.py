@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from efface.base.types import Images, Maps, Split, Targets
 from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
 from efface.training.loop import Log, TrainingSettings
-from efface.types import Images, Maps, Split, Targets
 
 _TOGETHER = 1 << 22  # numbers ranked or erased at once, 4 to 8 bytes each: 1,024 images of 32 x 32, 27 of 224 x 224
 

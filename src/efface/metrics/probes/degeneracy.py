@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from efface.base.types import Maps
 from efface.erase.contract import labels_of
 from efface.erase.masking import to_float
 from efface.erase.post import apply_post
@@ -21,7 +22,6 @@ from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Maps
 
 IMAGES, ASKED = 64, 8
 """Number of test images that are checked, and number of these for which the map of another class is computed."""

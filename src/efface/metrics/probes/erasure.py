@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
+from efface.base.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages, Unit
 from efface.erase.batches import Batches, Prepare, resident, streamed
 from efface.erase.contract import checked_fill, labels_of
 from efface.erase.masking import erase, erase_stored, pad, to_float, to_stored
@@ -19,10 +21,8 @@ from efface.erase.units import group_means, spread
 from efface.metrics.probes.case import Case, block_of
 from efface.plug.call import Call
 from efface.plug.facts import fact
-from efface.shown import shown
 from efface.store.arrays import read_rows, view_rows
 from efface.store.maps import MapStore
-from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages, Unit
 
 Shown = Literal["images", "mask"]
 

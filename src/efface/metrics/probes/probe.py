@@ -11,12 +11,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
+from efface.base.shown import shown
+from efface.base.types import Images
 from efface.metrics.probes.case import Case
-from efface.shown import shown
 from efface.store.results import Score
 from efface.training.generate import Sampling
 from efface.training.loop import TrainingSettings
-from efface.types import Images
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, StoredImages, Targets
 from efface.erase.masking import to_float
 from efface.execute.task_status import already_there
 from efface.metrics.probes.case import Case
@@ -21,7 +22,6 @@ from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import Precision, TrainingResult, TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
-from efface.types import Images, StoredImages, Targets
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from efface.base.types import Images, StoredImages
 from efface.erase.masking import to_float
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.description import fields_of, text
@@ -19,7 +20,6 @@ from efface.models.tokens import TokenGrid
 from efface.plug.call import Call
 from efface.plug.facts import fact
 from efface.store.arrays import read_rows
-from efface.types import Images, StoredImages
 
 _UNIT = "efface.erase.units.token"
 _WHOLE = Call(call="efface.impute.channel_mean")

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Targets, TargetScore
 from efface.erase.masking import erase, to_float, to_stored
 from efface.erase.ranking import for_unit
 from efface.metrics.probes import Case, Description, Needs, fill_of
@@ -24,7 +25,6 @@ from efface.models.scores import scores_of
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.types import Images, Targets, TargetScore
 
 Gone = Bool[Tensor, "s cells"]
 """True for each cell that a draw removes."""

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.base.types import Maps
 from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.types import Maps
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from efface.base.shown import shown
 from efface.metrics.formula import EVERY, Better, Metric, Point, metric
 from efface.metrics.probes import Perturb, Probe, Retrain, Score, check_probe
 from efface.metrics.probes.tokens import unfit_to_drop
-from efface.shown import shown
 
 
 def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[str]:

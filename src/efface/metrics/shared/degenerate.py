@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from efface.types import Maps
+from efface.base.types import Maps
 
 
 @dataclass(frozen=True)

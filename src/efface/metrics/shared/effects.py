@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps, Seeds, Targets, TargetScore
 from efface.erase.masking import to_float
 from efface.erase.post import apply_post
 from efface.metrics.probes import Case, Needs
@@ -21,7 +22,6 @@ from efface.plug.call import Call
 from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import read_rows
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Maps, Seeds, Targets, TargetScore
 
 Changed = Callable[[int], Images]
 """Function: number of the draw -> changed images."""

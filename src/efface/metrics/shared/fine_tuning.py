@@ -6,7 +6,8 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Imputer, Mask, Seeds, StoredImages
 from efface.erase.batches import Batches
 from efface.erase.masking import erase, pad, to_float, to_stored
 from efface.metrics.probes import Case, fill_of, fill_seeds
@@ -15,7 +16,6 @@ from efface.store.arrays import read_rows
 from efface.store.keys import versions
 from efface.training.loop import TrainingRows, TrainingSettings
 from efface.training.loop import train as train_network
-from efface.types import Images, Imputer, Mask, Seeds, StoredImages
 
 Removed = Callable[[Images, Seeds], Mask]
 """Function: training images and a seed for each -> what they lack, True = removed."""

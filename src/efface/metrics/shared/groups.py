@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps, Ranks, Unit
 from efface.erase.contract import labels_of
 from efface.erase.ranking import for_unit, removed
 from efface.metrics.probes import Case, Description, ranks_of
 from efface.metrics.probes.description import SHUFFLED, text
 from efface.metrics.shared.effects import reduced
 from efface.plug.call import Call
-from efface.types import Images, Maps, Ranks, Unit
 
 
 def ranked(

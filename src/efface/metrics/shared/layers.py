@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from efface import draws
+from efface.base import draws
+from efface.base.shown import shown
 from efface.models.layers import find_layer
-from efface.shown import shown
 
 Draw = Literal["reset", "normal"]
 Mode = Literal["cascading", "independent"]

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Targets
 from efface.erase.masking import to_float
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
@@ -20,7 +21,6 @@ from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
-from efface.types import Images, Targets
 
 Size = Literal["larger", "same"]
 Box = tuple[slice, slice]

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps, Seeds
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, one_a_sample, seeds_for
 from efface.store.results import Score
-from efface.types import Images, Maps, Seeds
 
 Noise = Literal["uniform", "gaussian"]
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from efface.base.types import Order
 from efface.metrics.formula import EVERY, Better, Metric, Point, frozen_values
 from efface.metrics.probes import Perturb
 from efface.store.results import Score
-from efface.types import Order
 
 UNIT, SIGNED = (0.0, 1.0), (-1.0, 1.0)
 """Ranges of a share, and of a difference of two shares."""

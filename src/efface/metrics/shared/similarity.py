@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.base.types import Images, Maps, Targets
 from efface.erase.masking import to_float
 from efface.metrics.probes import Case, Description, Probe
 from efface.metrics.probes.description import by_fields
 from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.types import Images, Maps, Targets
 
 NAMES = ("spearman", "spearman_absolute", "ssim", "ssim_absolute")
 BETTER: Mapping[str, Literal["lower"]] = dict.fromkeys(NAMES, "lower")

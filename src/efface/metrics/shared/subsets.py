@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Imputer, Maps, Seeds, Targets, TargetScore
 from efface.erase.contract import labels_of
 from efface.erase.masking import erase
 from efface.erase.ranking import for_unit
@@ -25,7 +26,6 @@ from efface.metrics.shared.effects import (
 )
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.types import Images, Imputer, Maps, Seeds, Targets, TargetScore
 
 Subset = Bool[Tensor, "s n h w"] | Bool[Tensor, "s n c h w"]
 """True = erased, for each draw and image."""

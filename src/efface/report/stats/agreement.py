@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from efface.draws import seed_of
+from efface.base.draws import seed_of
 from efface.report.stats.curve import Curve, table
 
 FEWEST = 5

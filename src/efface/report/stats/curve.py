@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from efface.types import Knows
+from efface.base.types import Knows
 
 Better = Literal["higher", "lower", "none"]
 Over = Literal["repeats", "images"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from efface.draws import seed_of
+from efface.base.draws import seed_of
 from efface.report.stats.crossed import FEWEST_POOLED, common_variance
 from efface.report.stats.skewed import ENOUGH, moments, statistic
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.erase.masking import to_stored
 from efface.erase.post import apply_post
 from efface.metrics import Point
@@ -23,7 +24,6 @@ from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
-from efface.types import Split
 
 _EVEN, _ENDS, _FRACTIONS = 4, 2, 3
 """Evenly spaced images, best and worst cases, and fractions that are shown."""

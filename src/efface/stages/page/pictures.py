@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps
 from efface.erase.masking import to_float, to_stored
 from efface.models.memory import Onwards, with_smaller_batches
 from efface.report.gallery import is_vector, paint, rgb, strip
@@ -28,7 +29,6 @@ from efface.store.file_name import file_name
 from efface.store.keys import key, versions
 from efface.study.schema import MethodEntry
 from efface.training.generate import COST, Denoised, denoise
-from efface.types import Images, Maps
 
 FOLDER = "figures"
 

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from efface.base.types import Maps, Split, Targets
 from efface.plug.source import file_digest
 from efface.stages.run.run import Run
 from efface.store.foreign import ForeignMaps, open_maps, places
 from efface.store.keys import versions
 from efface.study.schema import MethodEntry
-from efface.types import Maps, Split, Targets
 
 _NEAR = 1e-2
 """Two answers are a tie if they differ by less than this share of the largest logit: other hardware, other rounding."""

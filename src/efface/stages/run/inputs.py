@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from efface.base.types import Split
 from efface.models.adapt import Outputs
 from efface.plug.call import Call
 from efface.store.arrays import StoredArray, digest, pack, packed, read_rows
 from efface.store.keys import key
-from efface.types import Split
 
 
 def call_checked(where: str, call: Call) -> Any:
@@ -33,7 +33,9 @@ def call_checked(where: str, call: Call) -> Any:
 def checked_data(call: Call, splits: Any) -> dict[str, Split]:
     """Return the splits of a data call. ValueError: they are not a dict of Split with uint8 images."""
     if not isinstance(splits, dict) or "test" not in splits or not all(isinstance(s, Split) for s in splits.values()):
-        raise ValueError(f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.types.Split")
+        raise ValueError(
+            f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.base.types.Split"
+        )
     for name, split in splits.items():
         _check_targets(f"data: {call.call}, split '{name}'", split.targets)
         if len(split.images.shape) != 4 or split.images.shape[0] != len(split.targets):

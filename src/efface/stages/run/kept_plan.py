@@ -15,18 +15,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from efface.base.shown import unprintable
+from efface.base.types import Knows
 from efface.metrics import Metric, metric
 from efface.metrics.shared.of_function import of_function
 from efface.plug import words
 from efface.plug.given import is_given
 from efface.plug.strict import Strict
 from efface.report.stats.curve import Better, Looks, Over
-from efface.shown import unprintable
 from efface.store.atomic import atomic_write
 from efface.study.mask_controls import Outline
 from efface.study.schema import Claim
 from efface.study.yaml_file import InvalidStudyError
-from efface.types import Knows
 
 NAME = "plan.json"
 OF_FUNCTION = f"{of_function.__module__}.{of_function.__name__}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
 from efface.plug import moved
 from efface.plug.identity import code_of
 from efface.stages.run.foreign import foreign_provenance

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Images, Maps, Target
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.looked_at import layers_looked_at
 from efface.metrics.probes import Explain
@@ -14,7 +15,6 @@ from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
 from efface.study.schema import MethodEntry
-from efface.types import Images, Maps, Target
 
 
 def method_call(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> MethodCall:

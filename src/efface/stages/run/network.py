@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface import draws
+from efface.base import draws
 from efface.models.adapt import Adaptation, adapted
 from efface.models.loaded import new_layers
 from efface.models.weights import load_weights, read_weights, weights_file

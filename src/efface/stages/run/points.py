@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from efface.base.types import Unit
 from efface.erase.contract import labels_of
 from efface.erase.masking import to_float
 from efface.metrics import Point
@@ -15,7 +16,6 @@ from efface.stages.run.views import View
 from efface.store.arrays import read_rows
 from efface.study.claims import listed_points
 from efface.study.metric_entry import MetricEntry
-from efface.types import Unit
 
 FIRST_IMAGES, FIRST_REPEATS = 20, 3
 """Images and repeats of the first round. Fewer repeats have no test."""

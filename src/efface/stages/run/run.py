@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split, Targets
 from efface.erase.masking import to_float
 from efface.metrics.probes import image_mean
 from efface.models.adapt import Adaptation
@@ -28,7 +29,6 @@ from efface.study.network_entry import adaptation
 from efface.study.schema import MethodEntry
 from efface.study.study import Study, dump
 from efface.training.loop import TrainingSettings, predict
-from efface.types import Split, Targets
 
 
 class Run:

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from efface.shown import cut
+from efface.base.shown import cut
 
 
 def is_terminal(stream: Any) -> bool:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from efface.base.types import Knows
 from efface.plug.call import Call
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
-from efface.types import Knows
 
 _NARROWEST = 4
 """With fewer pixels on a side, a blurred map is nearly flat."""

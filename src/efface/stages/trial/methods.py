@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from efface import draws
+from efface.base import draws
 from efface.execute import is_stop
 from efface.methods.calling import MethodCall, attribute, is_class
 from efface.methods.looked_at import layers_looked_at

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.shown import shown
+from efface.base.types import Split
 from efface.erase.contract import check_filled, checked_fill, labels_of
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
@@ -17,10 +19,8 @@ from efface.metrics.probes.probe import Checks
 from efface.metrics.probes.tokens import drops_tokens
 from efface.models.fewer_tokens import check_fewer_tokens
 from efface.plug.call import Call
-from efface.shown import shown
 from efface.stages.run.plan import Plan, PlannedCurve
 from efface.stages.run.run import Run
-from efface.types import Split
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of one map, by its name."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Split
 from efface.methods.calling import OFFERS, MethodCall, attribute
 from efface.models import resnet, torchvision
 from efface.models.adapt import Adaptation, adapted
@@ -22,7 +23,6 @@ from efface.models.around import normalised
 from efface.models.hookable import make_hookable
 from efface.models.normalise import normalisation
 from efface.plug.call import Call
-from efface.types import Split
 
 SIDE, CLASSES, TAUGHT = 64, 10, 8  # side of most images, classes, training images for methods that learn
 FEW = {"samples": 2, "steps": 2, "channels": 2, "pool": TAUGHT, "places": 4, "masks": 4, "clusters": 4}

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images, Maps, Split, Targets
 from efface.execute import is_stop
 from efface.methods.calling import MethodCall
 from efface.metrics.probes import Case, Explain
@@ -18,7 +19,6 @@ from efface.stages.run.run import Run
 from efface.stages.trial.error_text import error_text
 from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
-from efface.types import Images, Maps, Split, Targets
 
 _REMEDY = "; drop this method or the metric from the study"
 _IMAGES = 32  # test images that a metric may choose from; the method gets one of them

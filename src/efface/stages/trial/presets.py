@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from efface.base.shown import shown
 from efface.plug import words
 from efface.plug.call import Call
 from efface.plug.field import WORDS
-from efface.shown import shown
 from efface.study.study import Study
 from efface.training.settings import TrainingSettings
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from efface.base.types import Images, Targets
 from efface.erase.masking import to_float
 from efface.execute import set_torch_defaults
 from efface.models.evaluation import evaluating
@@ -14,7 +15,6 @@ from efface.stages.run.network import Network
 from efface.stages.run.run import Run
 from efface.store.arrays import read_rows
 from efface.training.loop import TrainingSettings, try_step
-from efface.types import Images, Targets
 
 
 def try_training_step(run: Run) -> None:

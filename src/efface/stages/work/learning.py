@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Split
 from efface.execute import Failure, advance, task_status
 from efface.methods.calling import MethodCall
 from efface.methods.code_state import code_kept
@@ -38,7 +39,6 @@ from efface.store.arrays import read_rows
 from efface.store.tensors import write_learnt
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
-from efface.types import Split
 
 _TRIED_ON = 64  # training images that a method is tried on before it learns from all
 

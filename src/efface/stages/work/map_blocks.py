@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efface import draws
+from efface.base import draws
+from efface.base.types import Targets
 from efface.methods.calling import MethodCall, attribute
 from efface.models.memory import with_smaller_batches
 from efface.stages.run.method_calls import maps_of_draw, seed_text
@@ -13,7 +14,6 @@ from efface.stages.run.progress import say_out_of_memory
 from efface.stages.run.run import Run
 from efface.store.arrays import read_rows
 from efface.study.schema import MethodEntry
-from efface.types import Targets
 
 
 class Budget:

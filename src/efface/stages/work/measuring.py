@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from efface.base.shown import shown
 from efface.execute import Failure, task_status
 from efface.metrics.probes import Case
 from efface.metrics.probes.block import whole_of
@@ -19,7 +20,6 @@ from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
 from efface.models.memory import Onwards, with_smaller_batches
 from efface.plug.call import Call
-from efface.shown import shown
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.display import display

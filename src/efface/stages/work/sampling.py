@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface import draws, execute
+from efface import execute
+from efface.base import draws
+from efface.base.types import Images, Targets
 from efface.execute import Failure, task_status
 from efface.metrics.probes import Samples
 from efface.models.memory import Onwards, with_smaller_batches
@@ -31,7 +33,6 @@ from efface.store.maps import MapStore, MapWriter
 from efface.study.study import Study
 from efface.training import generate
 from efface.training.generate import COST, Advance, Sampling
-from efface.types import Images, Targets
 
 _BLOCK = 32  # samples that a kill may cost a worker: hundreds of passes each, a minute or so of a small network
 

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from efface.base.shown import shown
 from efface.plug import words
-from efface.shown import shown
 from efface.study.convert.old import LERF, Line, Old
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from efface.shown import key_shown, shown
+from efface.base.shown import key_shown, shown
 from efface.study.yaml_file import InvalidStudyError, no_such_file
 from efface.study.yaml_text import YamlTextError, read_yaml
 

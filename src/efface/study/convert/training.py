@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from efface.shown import shown
+from efface.base.shown import shown
 from efface.study.convert.old import TRAINING, Old
 
 _KEYS = {
