@@ -80,6 +80,7 @@ def make_pool(folder: Path, *, quick: bool = False) -> None:
     changes = [
         f"out={folder}",
         f"attribution_methods=[{{name: random, method: random, draws: {draws}}}]",
+        "controls=null",
         "metrics=[roar]",
         f"repeats={repeats}",
         f"fractions={fractions}",

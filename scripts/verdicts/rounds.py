@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from efface.report.decided import decisions
-from efface.report.stats import Curve, Looks
+from efface.report.stats import Curve, Looks, compare_methods
 from efface.stages.page.folders import kept_folder
 from efface.stages.run.points import FIRST_IMAGES, FIRST_REPEATS, MORE_IMAGES, MORE_REPEATS, growing
 from verdicts.line import frozen, head, line, share, trained
@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 METHODS, LEVEL = 6, 0.05
 Cut = Callable[[str, int], Curve]
 """Function (method, number of samples) -> its curve with so many samples."""
+Curves = Mapping[tuple[str, str], Curve]
+"""Curve of the first score of each metric, by metric and method."""
 
 
 def played(names: Sequence[str], cut: Cut, looks: Looks) -> tuple[dict[tuple[str, str], float], dict[str, int]]:
@@ -109,34 +111,74 @@ def _summed(found: Sequence[tuple[bool, float, float]]) -> list[str]:
     return [share(wrong), f"{100 * np.mean(decided):.0f} %", f"{100 * np.mean(cost):.0f} %"]
 
 
+ENTRIES = (
+    "[{name: random, method: random}, {name: gradient, method: gradient}, {name: sobel, method: sobel}, "
+    "{name: smooth_grad, method: smooth_grad, kwargs: {samples: 16}}, "
+    "{name: grad_cam, method: grad_cam, kwargs: {layer: layer2}}]"
+)
+
+
 def digits(folder: Path, seeds: int, *, quick: bool = False) -> None:
     """Run the digits study with `decide` for several seeds, and whole, and print what differs."""
-    head("seed", "rule", "pairs", "decided", "decided against the whole study", "samples needed")
-    methods = "[{name: random, method: random}, {name: gradient, method: gradient}, {name: sobel, method: sobel}, "
-    methods += "{name: smooth_grad, method: smooth_grad, kwargs: {samples: 16}}, "
-    methods += "{name: grad_cam, method: grad_cam, kwargs: {layer: layer2}}]"
+    run = ["metrics=[morf, lerf, srg]", *(["fit.epochs=1", "fractions=[0.5]"] if quick else []), "executor=serial"]
+    _held_against_the_whole(folder, seeds, run, ("spending",) if quick else ("betting", "spending"))
+
+
+def digits_roar(folder: Path, seeds: int, *, quick: bool = False) -> None:
+    """Do the same for ROAR, with up to ten trainings for each method and fraction."""
+    run = ["metrics=[roar]", "fractions=[0.5, 0.9]", "repeats=10"]
+    run += ["fit.epochs=1", "fractions=[0.5]", "repeats=4"] if quick else []
+    _held_against_the_whole(folder, seeds, run, ("spending",))
+
+
+def _held_against_the_whole(folder: Path, seeds: int, changes: Sequence[str], rules: Sequence[str]) -> None:
+    """Print a line for each seed and rule, and one for all seeds together.
+
+    A method is clear on a metric if, in the whole study, its mean differs from that of each other method by more than
+    the width of the interval of the difference. What the others use depends on how near they lie to one another.
+    """
+    head("seed", "rule", "pairs", "decided", "against the whole study", "used", "clear methods", "used by them")
+    totals = {rule: np.zeros(8) for rule in rules}
     for seed in range(seeds):
-        run = [f"seed={seed}", f"attribution_methods={methods}", "metrics=[morf, lerf, srg]"]
-        run += ["fit.epochs=1", "fractions=[0.5]"] if quick else []
+        run = [f"seed={seed}", f"attribution_methods={ENTRIES}", "controls=null", *changes]
         whole = _areas(folder / f"whole-{seed}", run)
-        for rule in ("betting", "spending"):
-            out = folder / f"{rule}-{seed}"
-            found = _areas(out, [*run, f"decide={{by: {rule}}}"])
-            pairs = decisions(list(found.values()))
-            sure = [each for each in pairs if each.p < LEVEL]
-            against = sum(
-                _mean(found, each.metric, each.first, each.second) * _mean(whole, each.metric, each.first, each.second)
-                < 0
-                for each in sure
-            )
-            used = sum(len(each.values) for each in found.values()) / sum(len(each.values) for each in whole.values())
-            line(seed, rule, len(pairs), len(sure), against, f"{100 * used:.0f} %")
+        for rule in rules:
+            found = _areas(folder / f"{rule}-{seed}", [*run, f"decide={{by: {rule}}}"])
+            totals[rule] += (counts := _counts(found, whole))
+            line(seed, rule, *_in_words(counts))
+    for rule in rules:
+        line("all", rule, *_in_words(totals[rule]))
+
+
+def _counts(found: Curves, whole: Curves) -> np.ndarray:
+    """Return pairs, decided, against the whole study; samples used, of how many; the same and a count for the clear."""
+    pairs = decisions(list(found.values()))
+    sure = [each for each in pairs if each.p < LEVEL]
+    against = sum(
+        _mean(found, each.metric, each.first, each.second) * _mean(whole, each.metric, each.first, each.second) < 0
+        for each in sure
+    )
+    clear = set(whole)
+    for metric in {metric for metric, _ in whole}:
+        for pair in compare_methods([curve for (of, _), curve in whole.items() if of == metric]):
+            if not abs(pair.difference.mean) > pair.difference.high - pair.difference.low:
+                clear -= {(metric, pair.first), (metric, pair.second)}
+    samples = [sum(len(study[key].values) for key in keys) for keys in (whole, clear) for study in (found, whole)]
+    return np.array([len(pairs), len(sure), against, *samples, len(clear)])
+
+
+def _in_words(counts: np.ndarray) -> list[str]:
+    pairs, decided, against, used, of, used_by_clear, of_clear, clear = (int(each) for each in counts)
+    shares = [
+        f"{100 * one / all_of:.0f} %" if all_of else "-" for one, all_of in ((used, of), (used_by_clear, of_clear))
+    ]
+    return [f"{pairs}", f"{decided}", f"{against}", shares[0], f"{clear}", shares[1]]
 
 
 def _areas(out: Path, changes: Sequence[str]) -> dict[tuple[str, str], Curve]:
     """Run the digits study in a folder. Return the curves of the first score of each metric, by metric and method."""
     command = [sys.executable, "-m", "efface", "all", str(ROOT / "configs" / "digits.yml"), f"out={out}", *changes]
-    subprocess.run([*command, "executor=serial"], check=True, cwd=ROOT, capture_output=True)
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     (record,) = next(iter(kept_folder(out)[0].values()))
     found: dict[tuple[str, str], Curve] = {}
     for curve in record.curves:
@@ -144,7 +186,7 @@ def _areas(out: Path, changes: Sequence[str]) -> dict[tuple[str, str], Curve]:
     return found
 
 
-def _mean(curves: Mapping[tuple[str, str], Curve], metric: str, one: str, other: str) -> float:
+def _mean(curves: Curves, metric: str, one: str, other: str) -> float:
     """Return the mean difference of two methods over the images that both have."""
     first, second = curves[metric, one], curves[metric, other]
     rows = sorted({*first.pairs} & {*second.pairs})

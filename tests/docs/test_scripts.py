@@ -138,6 +138,13 @@ def test_false_verdicts_are_counted_on_real_trainings(tmp_path):
     assert re.search(r"\| 3 \| - \| \d+\.\d ± \d+\.\d % \| \d+\.\d", said)
 
 
+@pytest.mark.long
+def test_real_studies_in_rounds_are_held_against_whole_ones(tmp_path):
+    said = run("bench_verdicts.py", "--parts", "digits", "digits_roar", "--folder", tmp_path, "--seeds", "1", "--quick")
+    for part, pairs in (("digits", 30), ("digits_roar", 10)):
+        assert re.search(rf"## {part}\n(.*\n)*\| all \| spending \| {pairs} \| \d+ \| 0 \| \d+ % \|", said)
+
+
 @pytest.fixture
 def photographs(tmp_path):
     """Two JPEG files in each of the two packs, and random weights under the names that the script looks for."""
