@@ -34,7 +34,7 @@ def agreement(runs: int, generator: np.random.Generator, *, quick: bool = False)
                     noise = generator.normal(size=(count, methods))
                     return noise if np.isinf(spread) else np.linspace(0, 1, methods) + spread * noise
 
-                truth = _alpha(drawn(2_000 if quick else 20_000)).value
+                truth = 0.0 if np.isinf(spread) else _alpha(drawn(2_000 if quick else 20_000)).value
                 found = [_alpha(drawn(images)) for _ in range(max(20, runs // 2))]
                 covered = share([each.low <= truth <= each.high for each in found])
                 line(f"{what} ({truth:.2f})", methods, images, covered, share([each.p < 0.05 for each in found]))

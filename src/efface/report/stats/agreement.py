@@ -3,13 +3,14 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from efface.base.draws import seed_of
 from efface.report.stats.curve import Curve, table
+from efface.report.stats.krippendorff import alpha_of_counts, krippendorff_alpha
 
 FEWEST = 5
 """Smallest number of methods with an interval of tau: fewer have too few possible orders."""
@@ -109,12 +110,15 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
 
     The value is 1 if all images give the same ranking, and 0 if the ranks are as in shuffled rankings. A method without
     a value on an image is a missing value. The interval is the jackknife's over images. The test is Friedman's, over
-    the images that all methods have.
+    the images that all methods have. If no value is missing, the interval ends at 0 where the jackknife contradicts the
+    test: it holds 0 if and only if the test does not reject unrelated rankings. No true value is below 0, so this
+    takes none away but 0 itself. The jackknife alone is too wide there: it counts the spread of unrelated pairs of
+    images twice.
 
     curves: a curve for each method, all of one metric and score, over images.
     level: probability that the interval covers the true value, in (0, 1).
 
-    Source: Krippendorff 2011; Tukey 1958 (jackknife); Friedman 1937.
+    Source: Krippendorff 2011; Tukey 1958 (jackknife); Efron & Stein 1981 (where it is too wide); Friedman 1937.
     """
     from scipy.special import stdtrit
 
@@ -132,36 +136,15 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
     places = np.arange(1, len(curves) + 0.5, 0.5)
     shares = ranks[:, :, None] == places
     counts = shares.sum(axis=0).astype(np.float64)
-    without = np.array([_alpha(counts - one, places, "ordinal") for one in shares.astype(np.float64)])
+    without = np.array([alpha_of_counts(counts - one, places, "ordinal") for one in shares.astype(np.float64)])
     without = without[~np.isnan(without)]
     images, half = len(without), np.nan
     if images > 1:
         half = float(stdtrit(images - 1, (1 + level) / 2)) * ((images - 1) ** 2 / images * without.var(ddof=1)) ** 0.5
-    return Agreement(alpha, max(-1.0, alpha - half), min(1.0, alpha + half), n, _friedman_p(ranks))
-
-
-def krippendorff_alpha(
-    values: Float[np.ndarray, "raters units"], scale: Literal["nominal", "ordinal", "interval"] = "ordinal"
-) -> float:
-    """Agreement of raters on units beyond chance, 1 at best, 0 for chance.
-
-    NaN values are missing. A unit with fewer than two values does not count. The result is NaN if all values are equal,
-    or if no two values can be paired.
-
-    Formula: 1 - observed disagreement / expected disagreement.
-
-    scale: disagreement of two values. nominal: 1 if they differ, else 0; ordinal: the squared number of values between
-        them, including half of the values equal to them; interval: their squared difference.
-
-    Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D.
-    """
-    raters, units = values.shape
-    known = ~np.isnan(values)
-    places, which = np.unique(values[known], return_inverse=True)
-    unit = np.broadcast_to(np.arange(units), (raters, units))[known]
-    size = max(1, len(places))
-    counts = np.bincount(unit * size + which, minlength=units * size).reshape(units, size)
-    return _alpha(counts.astype(np.float64), places if len(places) else np.zeros(1), scale)
+    low, high, p = max(-1.0, alpha - half), min(1.0, alpha + half), _friedman_p(ranks)
+    if not np.isnan(ranks).any():
+        low, high = (max(low, np.nextafter(0, 1)), high) if p < 1 - level else (min(low, 0.0), max(high, 0.0))
+    return Agreement(alpha, low, high, n, p)
 
 
 def tau_b(
@@ -175,27 +158,6 @@ def tau_b(
         steps.append(np.sign(apart) * (np.abs(apart) > _SAME * np.abs(values).max(axis=1, keepdims=True)))
     untied = np.sqrt((steps[0] ** 2).sum(axis=1) * (steps[1] ** 2).sum(axis=1))
     return np.divide((steps[0] * steps[1]).sum(axis=1), untied, out=np.full(len(one), np.nan), where=untied > 0)
-
-
-def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
-    """Krippendorff's alpha of the counts of each value (second axis) for each unit (first axis)."""
-    counts = counts * (counts.sum(axis=1, keepdims=True) > 1)  # units with pairs
-    of_unit, of_value = counts.sum(axis=1), counts.sum(axis=0)
-    n = of_value.sum()
-    if n == 0:
-        return np.nan
-    if scale == "nominal":
-        alike = of_unit**2 - (counts**2).sum(axis=1)
-        expected = n**2 - (of_value**2).sum()
-    else:
-        # The number of values between two values (with half of the equal ones) is the difference of their positions in
-        # the sorted pool.
-        where = np.cumsum(of_value) - of_value / 2 if scale == "ordinal" else places
-        where = where - of_value @ where / n
-        alike = 2 * (of_unit * (counts @ where**2) - (counts @ where) ** 2)
-        expected = 2 * n * (of_value @ where**2)
-    observed = np.divide(alike, of_unit - 1, out=np.zeros(len(of_unit)), where=of_unit > 1).sum()
-    return float(1 - (n - 1) * observed / expected) if expected > 0 else np.nan
 
 
 def chance_p(one: Float[np.ndarray, " methods"], other: Float[np.ndarray, " methods"]) -> float:
