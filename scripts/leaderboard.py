@@ -1,10 +1,11 @@
 """The leaderboard: stored numbers of studies, and the page docs/leaderboard.md that shows them.
 
-    python scripts/leaderboard.py add RUN_FOLDER NAME --study configs/NAME.yml    # store a finished run
-    python scripts/leaderboard.py page                                            # write the page
+    python scripts/leaderboard.py add RUN_FOLDER NAME --study configs/NAME.yml [--changes KEY=VALUE ...]
+    python scripts/leaderboard.py page
 
-`add` copies the study, `report/results.parquet`, a network of at most 1 MB, and where the numbers come from (commit,
-command, date, digest of the images) to docs/leaderboard/NAME. It refuses a run that is not finished. `efface verify
+`add` stores a finished run, and `page` writes the page. `add` copies the study, `report/results.parquet`, a network of
+at most 1 MB, and where the numbers come from (commit, command, date, digest of the images) to docs/leaderboard/NAME. It
+writes the overrides of the run into the stored study. It refuses a run that is not finished. `efface verify
 leaderboard` computes a random sample again.
 """
 
@@ -13,6 +14,7 @@ import json
 import shlex
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,7 @@ def main() -> None:
     added.add_argument("folder", type=Path)
     added.add_argument("name")
     added.add_argument("--study", type=Path, required=True, help="the study's file, with the paths of a user")
+    added.add_argument("--changes", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the study")
     added.add_argument("--board", type=Path, default=BOARD)
     page = words.add_parser("page", help="write the page")
     page.add_argument("--board", type=Path, default=BOARD)
@@ -64,13 +67,13 @@ def main() -> None:
     options = parser.parse_args()
     add_current_folder()
     if options.word == "add":
-        add(options.folder, options.board / options.name, options.study)
+        add(options.folder, options.board / options.name, options.study, options.changes)
     else:
         options.out.write_text(page_of(options.board))
         print(f"written: {options.out}")
 
 
-def add(run: Path, to: Path, study: Path) -> None:
+def add(run: Path, to: Path, study: Path, changes: Sequence[str] = ()) -> None:
     """Store a finished run. SystemExit: it is not finished, or has several runs."""
     runs, _ = kept_folder(run)
     records = [one for several in runs.values() for one in several]
@@ -82,7 +85,12 @@ def add(run: Path, to: Path, study: Path) -> None:
         raise SystemExit(f"{run}: {record.open} results are missing, {failed} failed; finish it first")
     to.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "report" / RESULTS, to / RESULTS)
-    shutil.copy(study, to / STUDY)
+    command = f"efface all {shlex.join([str(study), *changes])}"
+    if changes:
+        tree = read(study, changes).model_dump(mode="json", exclude_none=True)
+        (to / STUDY).write_text(f"# {command}\n" + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    else:
+        shutil.copy(study, to / STUDY)
     trained = run / "models" / NETWORK
     if trained.exists() and trained.stat().st_size <= SMALL:
         shutil.copy(trained.resolve(), to / NETWORK)
@@ -90,7 +98,7 @@ def add(run: Path, to: Path, study: Path) -> None:
     facts = record.kept.facts
     origin = {
         "commit": listed(commits),
-        "command": f"efface all {shlex.quote(str(study))}",
+        "command": command,
         "date": max(str(row.get("time", ""))[:10] for row in record.results.records.values()),
         "data": Run(read(run / STUDY)).data_digest,
         "images": facts.data if facts else "",

@@ -1,4 +1,6 @@
 import pickle
+import random
+import re
 from functools import partial
 
 import pytest
@@ -357,3 +359,18 @@ def test_last_convolution_leaves_the_model_as_it_was():
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
     assert hooks(network) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_of_weights_is_refused_with_its_name(tmp_path, zipped):
+    file = tmp_path / "w.pt"
+    torch.save(nn.Linear(3, 2).state_dict(), file, _use_new_zipfile_serialization=zipped)
+    whole, draw = file.read_bytes(), random.Random(3)  # noqa: S311  no secret
+    damaged = [whole[:end] for end in draw.sample(range(len(whole) // 2), 40)]
+    damaged += [whole[start:] for start in range(1, 40)]
+    damaged += [draw.randbytes(length) for length in range(40)]
+    for content in damaged:
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            read_weights(file)

@@ -120,6 +120,32 @@ def test_a_folder_that_is_none_is_refused_in_one_line(copied, break_it, words):
     assert all(word in done.err for word in words.split())
 
 
+@pytest.mark.parametrize(("file", "words"), [("results.parquet", "Parquet"), ("network.pt", "network.pt")])
+def test_a_damaged_study_is_named_and_the_others_are_compared(copied, file, words):
+    bad = copied / "board" / "bad"
+    shutil.copytree(copied / "board" / "small", bad)
+    (bad / file).write_bytes(b"junk")
+    done = efface(copied, "verify", "board", "--rows", "40")
+    assert done.code == 1
+    assert "agrees: small: " in done.out
+    assert "bad: " not in done.out
+    (line,) = (line for line in done.err.splitlines() if line.startswith("efface:"))
+    assert "board/bad" in line
+    assert words in line
+
+
+def test_overrides_are_written_into_the_stored_study(copied):
+    command = [sys.executable, SCRIPT, "add", STUDY["out"], "again", "--study", "public.yml", "--board", "board"]
+    subprocess.run([*command, "--changes", "max_batch=5"], cwd=copied, check=True, capture_output=True)
+    origin = json.loads((copied / "board" / "again" / "origin.json").read_text())
+    assert origin["command"] == "efface all public.yml max_batch=5"
+    stored = yaml.safe_load((copied / "board" / "again" / "study.yml").read_text())
+    assert stored["max_batch"] == 5
+    done = efface(copied, "verify", "board", "--rows", "12")
+    assert done.code == 0, done.err
+    assert "agrees: again: " in done.out
+
+
 def test_a_check_of_no_number_is_no_success(copied):
     def change(table):
         table.loc[table.metric != "roar", "kind"] = "other"

@@ -74,36 +74,36 @@ class Published:
 def verify(folder: Path, *, rows: int, seed: int, facts: dict[str, Any] | None = None) -> None:
     """Compute a random sample of the numbers in a folder of published studies again, and say which differ.
 
-    Studies whose data or weights are not here are left out and counted.
+    Studies whose data or weights are not here are left out and counted. A study whose stored files cannot be read is
+    named at the end, after the others are compared.
 
     rows: size of the sample. seed: of the sample. facts: gets the same as plain values: `checked` and `left_out`.
 
-    ValueError: numbers differ; or the folder has no published study, or none whose data are here.
+    ValueError: numbers differ, or a stored file cannot be read; or the folder has no published study, or none whose
+    data are here.
     """
     facts = {} if facts is None else facts
     names = sorted(each.parent.name for each in folder.glob(f"*/{RESULTS}") if (each.parent / STUDY).is_file())
     if not names:
         raise ValueError(f"{folder}: has no published study, which is a folder with {STUDY} and {RESULTS}")
     with tempfile.TemporaryDirectory(prefix="efface-verify-") as work:
-        found, left = list[Published](), dict[str, tuple[int, str]]()
-        for name in names:
-            stored = _table(folder / name / RESULTS)
-            try:
-                study = _study(folder / name, Path(work) / name)
-                found.append(Published(name, study, tuple(_numbers(name, stored, study))))
-            except (InvalidStudyError, OSError, ValueError) as error:
-                left[name] = len(stored), str(error).replace("\n", "; ")
+        found, left, broken = _published(folder, names, Path(work))
         for name, (count, why) in left.items():
             say(f"left out: {count:,} numbers of {name}: {why}")
         if not found:
-            raise ValueError(f"{folder}: no study can be computed again here, see the lines above")
+            why = "; ".join(broken.values()) or "see the lines above"
+            raise ValueError(f"{folder}: no study can be computed again here: {why}")
         every = _numbers_of(found, folder)
         chosen = random.Random(seed).sample(every, min(rows, len(every)))  # noqa: S311  no secret
         say(f"{len(chosen)} of {len(every):,} numbers are computed again, chosen by seed {seed}")
         again: dict[Number, float] = {}
         for one in found:
             if asked := [number for number in chosen if number.study == one.name]:
-                again |= _again(_narrowed(one.study, asked), asked)
+                try:
+                    again |= _again(_narrowed(one.study, asked), asked)
+                except (OSError, ValueError) as error:
+                    broken[one.name] = f"{folder / one.name}: {error}"
+    chosen = [number for number in chosen if number.study not in broken]
     facts["left_out"] = {name: {"numbers": count, "why": why} for name, (count, why) in left.items()}
     facts["checked"] = [
         number._asdict() | {"again": _plain(again.get(number)), "agrees": _agrees(number, again)} for number in chosen
@@ -112,8 +112,28 @@ def verify(folder: Path, *, rows: int, seed: int, facts: dict[str, Any] | None =
         say(_line(number, again.get(number, np.nan)))
     wrong = [number for number in chosen if not _agrees(number, again)]
     say(f"{len(chosen) - len(wrong)} of {len(chosen)} agree")
-    if wrong:
-        raise ValueError(f"{len(wrong)} of {len(chosen)} numbers differ; the lines above say which")
+    said = [f"{len(wrong)} of {len(chosen)} numbers differ; the lines above say which"] if wrong else []
+    if said := [*said, *broken.values()]:
+        raise ValueError("\nefface: ".join(said))
+
+
+def _published(
+    folder: Path, names: Sequence[str], work: Path
+) -> tuple[list[Published], dict[str, tuple[int, str]], dict[str, str]]:
+    """Return the studies; for those that are left out their count of numbers and the reason; and unreadable tables."""
+    found, left, broken = list[Published](), dict[str, tuple[int, str]](), dict[str, str]()
+    for name in names:
+        try:
+            stored = _table(folder / name / RESULTS)
+        except ValueError as error:
+            broken[name] = str(error)
+            continue
+        try:
+            study = _study(folder / name, work / name)
+            found.append(Published(name, study, tuple(_numbers(name, stored, study))))
+        except (InvalidStudyError, OSError, ValueError) as error:
+            left[name] = len(stored), str(error).replace("\n", "; ")
+    return found, left, broken
 
 
 def _numbers_of(found: Sequence[Published], folder: Path) -> list[Number]:
