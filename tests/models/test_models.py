@@ -368,7 +368,7 @@ def test_a_damaged_file_of_weights_is_refused_with_its_name(tmp_path, zipped):
     torch.save(nn.Linear(3, 2).state_dict(), file, _use_new_zipfile_serialization=zipped)
     whole, draw = file.read_bytes(), random.Random(3)  # noqa: S311  no secret
     damaged = [whole[:end] for end in draw.sample(range(len(whole) // 2), 40)]
-    damaged += [whole[start:] for start in range(1, 40)]
+    damaged += [whole[start:] for start in range(3, 40)]
     damaged += [draw.randbytes(length) for length in range(40)]
     for content in damaged:
         file.write_bytes(content)
