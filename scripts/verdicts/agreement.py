@@ -5,6 +5,9 @@ import numpy as np
 from efface.report.stats import Agreement, image_agreement, metric_agreement
 from verdicts.line import frozen, head, line, share
 
+ORDERS = {"shuffled ranks": np.inf, "weak order": 1.0, "clear order": 0.3, "very clear order": 0.1}
+"""Spread of the scores around equally spaced means from 0 to 1."""
+
 
 def agreement(runs: int, generator: np.random.Generator, *, quick: bool = False) -> None:
     """Print how often the interval of tau and of alpha covers, and how often unrelated rankings are called related."""
@@ -28,7 +31,7 @@ def agreement(runs: int, generator: np.random.Generator, *, quick: bool = False)
     head("alpha over images", "methods", "images", "interval covers", "p < .05")
     for methods in (4,) if quick else (4, 8, 15):
         for images in (20,) if quick else (20, 50, 128):
-            for spread, what in ((np.inf, "shuffled ranks"), (1.0, "weak order"), (0.3, "clear order")):
+            for what, spread in ORDERS.items():
 
                 def drawn(count: int, methods: int = methods, spread: float = spread) -> np.ndarray:
                     noise = generator.normal(size=(count, methods))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from efface.base.draws import seed_of
 from efface.report.stats.curve import Curve, table
 from efface.report.stats.krippendorff import alpha_of_counts, krippendorff_alpha
+from efface.report.stats.proportions import wilson
 
 FEWEST = 5
 """Smallest number of methods with an interval of tau: fewer have too few possible orders."""
@@ -18,6 +19,8 @@ _SAME = 2.0**-40  # relative to the largest mean: rounding errors must not rank 
 _ALL = 7  # methods up to which all orders are tried
 _MANY = 33  # methods from which the normal distribution of tau is exact enough
 _SHUFFLES = 10_000
+_RARE = 10
+"""Images that differ from the commonest ranking, below which their number is too small for the jackknife."""
 
 
 class Agreement(NamedTuple):
@@ -109,19 +112,20 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
     """Krippendorff's alpha, ordinal, over the images of one metric: each image ranks the methods by their areas.
 
     The value is 1 if all images give the same ranking, and 0 if the ranks are as in shuffled rankings. A method without
-    a value on an image is a missing value. The interval is the jackknife's over images. The test is Friedman's, over
-    the images that all methods have. If no value is missing, the interval ends at 0 where the jackknife contradicts the
-    test: it holds 0 if and only if the test does not reject unrelated rankings. No true value is below 0, so this
-    takes none away but 0 itself. The jackknife alone is too wide there: it counts the spread of unrelated pairs of
-    images twice.
+    a value on an image is a missing value. The test is Friedman's, over the images that all methods have.
+
+    The interval is the jackknife's over images, for the inverse hyperbolic tangent of alpha. It holds 0 if and only if
+    the test does not reject unrelated rankings, provided that no value is missing: there the jackknife counts the
+    spread of unrelated pairs of images twice. If fewer than ten images differ from the commonest ranking, the interval
+    also holds what Wilson's interval of their share gives, with the same mean disagreement of an image; if no image
+    differs, with that of two neighbours exchanged.
 
     curves: a curve for each method, all of one metric and score, over images.
     level: probability that the interval covers the true value, in (0, 1).
 
-    Source: Krippendorff 2011; Tukey 1958 (jackknife); Efron & Stein 1981 (where it is too wide); Friedman 1937.
+    Source: Krippendorff 2011; Tukey 1958 (jackknife); Efron & Stein 1981 (where it is too wide); Friedman 1937; Wilson
+    1927.
     """
-    from scipy.special import stdtrit
-
     if len(curves) < 2:
         raise ValueError(f"{_name(curves)}: {len(curves)} curves; a ranking needs at least two methods")
     if curves[0].sample != "images":
@@ -138,13 +142,36 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
     counts = shares.sum(axis=0).astype(np.float64)
     without = np.array([alpha_of_counts(counts - one, places, "ordinal") for one in shares.astype(np.float64)])
     without = without[~np.isnan(without)]
-    images, half = len(without), np.nan
-    if images > 1:
-        half = float(stdtrit(images - 1, (1 + level) / 2)) * ((images - 1) ** 2 / images * without.var(ddof=1)) ** 0.5
-    low, high, p = max(-1.0, alpha - half), min(1.0, alpha + half), _friedman_p(ranks)
+    low, high, p = *_jackknife(alpha, without, level), _friedman_p(ranks)
     if not np.isnan(ranks).any():
         low, high = (max(low, np.nextafter(0, 1)), high) if p < 1 - level else (min(low, 0.0), max(high, 0.0))
-    return Agreement(alpha, low, high, n, p)
+    return Agreement(alpha, *_with_rare(low, high, alpha, ranks, level), n, p)
+
+
+def _jackknife(alpha: float, without: np.ndarray, level: float) -> tuple[float, float]:
+    """Return both ends of the interval of alpha. without: alpha without each image."""
+    from scipy.special import stdtrit
+
+    n = len(without)
+    if n < 2:
+        return np.nan, np.nan
+    inside = bool((np.abs(without) < 1).all() and abs(alpha) < 1)
+    moved, value = (np.arctanh(without), np.arctanh(alpha)) if inside else (without, alpha)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * ((n - 1) ** 2 / n * moved.var(ddof=1)) ** 0.5
+    low, high = (np.tanh(value - half), np.tanh(value + half)) if inside else (value - half, value + half)
+    return max(-1.0, float(low)), min(1.0, float(high))
+
+
+def _with_rare(low: float, high: float, alpha: float, ranks: np.ndarray, level: float) -> tuple[float, float]:
+    """Return the interval of alpha, with what other shares of rare rankings would give."""
+    images, methods = ranks.shape
+    _, counts = np.unique(np.nan_to_num(ranks, nan=-1.0), axis=0, return_counts=True)
+    rare = images - int(counts.max(initial=0))
+    if np.isnan(low) or rare >= _RARE:
+        return low, high
+    least, most = (float(end) for end in wilson(rare / images, images, level))
+    of_one = (1 - alpha) * images / rare if rare else 24 / (methods * (methods**2 - 1))
+    return max(-1.0, min(low, 1 - most * of_one)), min(1.0, max(high, 1 - least * of_one))
 
 
 def tau_b(
