@@ -14,6 +14,7 @@ from efface.methods.gradient import gradient
 from efface.models import resnet
 from efface.models.hookable import make_hookable
 from efface.models.layers import find_layer, last_convolution
+from efface.models.loaded import new_layers
 from efface.models.normalise import Normalise, normalisation
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import head, read_weights
@@ -227,6 +228,8 @@ def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     last = head(source)
     kept = {key: value for key, value in source.state_dict().items() if not key.startswith(last)}
     assert all(torch.equal(fresh.state_dict()[key], value) for key, value in kept.items())
+    assert new_layers(fresh) == (last,)
+    assert new_layers(same) == new_layers(load(name, num_classes=3)) == ()
 
 
 @pytest.mark.parametrize("name", first_short(1, ["squeezenet1_0", "resnet18"]))

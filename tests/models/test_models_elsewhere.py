@@ -78,11 +78,17 @@ def test_a_file_of_safetensors_and_an_entry_of_a_checkpoint_are_read(tmp_path):
         torch.testing.assert_close(network.state_dict(), peer.state_dict())
 
 
-def test_the_number_of_classes_is_that_of_the_file_or_refused(tmp_path):
-    torch.save(timm.create_model("resnet10t", num_classes=7).state_dict(), tmp_path / "w.pt")
-    assert ours.load("resnet10t", weights=tmp_path / "w.pt").eval()(images(64)).shape == (2, 7)
-    with pytest.raises(ValueError, match=words("num_classes is 5 in the study, 7 in the file")):
-        ours.load("resnet10t", weights=tmp_path / "w.pt", num_classes=5)
+def test_the_number_of_classes_is_that_of_the_file_or_the_last_layer_is_new(tmp_path):
+    peer = timm.create_model("resnet10t", num_classes=7).state_dict()
+    torch.save(peer, tmp_path / "w.pt")
+    whole = ours.load("resnet10t", weights=tmp_path / "w.pt")
+    assert whole.eval()(images(64)).shape == (2, 7)
+    assert new_layers(whole) == new_layers(ours.load("resnet10t", num_classes=5)) == ()
+    other = ours.load("resnet10t", weights=tmp_path / "w.pt", num_classes=5)
+    assert new_layers(other) == ("fc",)
+    assert other.eval()(images(64)).shape == (2, 5)
+    same = {key: value for key, value in other.state_dict().items() if not key.startswith("fc.")}
+    torch.testing.assert_close(same, {key: peer[key] for key in same})
 
 
 def test_wrong_names_settings_and_files_of_timm_are_answered(tmp_path):
@@ -431,11 +437,12 @@ def test_positions_of_another_size_are_refused_with_the_settings_that_help(tmp_p
     assert network(images(28)).shape == (2, 5)
 
 
-def test_another_number_of_classes_is_named_also_if_there_are_two_last_layers(tmp_path):
+def test_two_last_layers_are_new_with_another_number_of_classes(tmp_path):
     name = "deit_tiny_distilled_patch16_224"
     torch.save(timm.create_model(name, img_size=32, num_classes=5, **VIT).state_dict(), tmp_path / "w")
-    with pytest.raises(ValueError, match=words("num_classes is 3 in the study, 5 in the file; set num_classes: 5")):
-        ours.load(name, weights=tmp_path / "w", img_size=32, num_classes=3, **VIT)
+    network = ours.load(name, weights=tmp_path / "w", img_size=32, num_classes=3, **VIT)
+    assert set(new_layers(network)) == {"head", "head_dist"}
+    assert network.eval()(images(32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("entry", ["", "state_dict", "both"])

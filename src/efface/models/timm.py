@@ -39,8 +39,8 @@ def load(
     weights: `pretrained` (downloaded once into the hub's own cache), or a file of a state dict (.pt, .pth or
         .safetensors; `FILE#ENTRY` for one entry of a checkpoint); None: new random weights. Older names of tensors, and
         those of a network's authors, become timm's where timm itself has a function for it.
-    num_classes: number of classes; None: that of the file, else timm's own. With `pretrained` and another number than
-        that of the weights, the last layer gets new random weights.
+    num_classes: number of classes; None: that of the weights, else timm's own. With another number than that of the
+        weights, the last layer gets new random weights, which have to be trained.
     mean: one number for each channel, for images in [0, 1]; None: that of timm's configuration of the model.
     std: one number above 0 for each channel; None: as `mean`.
     kwargs: settings of `timm.create_model`, such as `img_size` or `drop_path_rate`.
@@ -55,7 +55,9 @@ def load(
         settings["num_classes"] = classes
     network = _built(timm, name, pretrained=weights == PRETRAINED, **settings, **kwargs)
     if state is not None:
-        _load(timm, network, state, str(weights), name=name, classes=num_classes, kwargs=kwargs)
+        found = None if num_classes is None else _classes(timm, name, kwargs, state)
+        new = () if found in (None, num_classes) else _heads(network.pretrained_cfg.get("classifier"))  # type: ignore[union-attr, operator]
+        _load(network, state, str(weights), new)
     known: Any = network.pretrained_cfg
     if weights == PRETRAINED:
         state_image_size(network, known["input_size"][1:])
@@ -85,26 +87,18 @@ def _state(name: str, path: Path) -> dict[str, Tensor]:
     return read_weights(path)
 
 
-def _load(
-    timm: Any,
-    network: nn.Module,
-    state: dict[str, Tensor],
-    source: str,
-    *,
-    name: str,
-    classes: int | None,
-    kwargs: dict[str, object],
-) -> None:
-    """Load a file's tensors into the network. ValueError: they do not fit; it says which setting would help."""
+def _load(network: nn.Module, state: dict[str, Tensor], source: str, new: Sequence[str]) -> None:
+    """Load a file's tensors into the network. ValueError: they do not fit; it says which setting would help.
+
+    new: last layers that keep their own random weights, because the file's have another number of classes.
+    """
+    own = network.state_dict()
+    given = _by_timms_names(network, state, source)
+    kept = [key for key in own if key.startswith(tuple(f"{name}." for name in new)) and key in given]
     try:
-        load_weights(network, _by_timms_names(network, state, source), source)
+        load_weights(network, given | {key: own[key] for key in kept}, source)
+        state_new_layers(network, kept)
     except ValueError as problem:
-        found, own = _classes(timm, name, kwargs, state), network.state_dict()
-        if classes is not None and found not in (None, classes):
-            raise ValueError(
-                f"weights: {source}: num_classes is {classes} in the study, {found} in the file; "
-                f"set num_classes: {found} or take other weights"
-            ) from problem
         differing = [key for key in own if key in state and own[key].shape != state[key].shape]
         if not differing or not all(map(_is_of_positions, differing)):
             raise

@@ -15,7 +15,7 @@ from torch import nn
 from efface.base.shown import shown
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
-from efface.models.loaded import state_class_names, state_image_size
+from efface.models.loaded import state_class_names, state_image_size, state_new_layers
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
 
@@ -45,7 +45,7 @@ def load(
     weights: torchvision's name of the weights (`IMAGENET1K_V2`, `DEFAULT`), which are downloaded once into
         torchvision's own cache, or a state-dict file; None: new random weights.
     num_classes: number of classes; None: that of the weights, or 1000. If the weights have another number, the last
-        layer gets new random weights.
+        layer gets new random weights, which have to be trained.
     freeze: True to train only the weights of the last layer; needs `weights`. The running statistics of BatchNorm still
         change in a training.
     mean: one number for each channel, for images in [0, 1]. With None for both `mean` and `std` there is no
@@ -65,8 +65,8 @@ def load(
             state_class_names(network, torchvision.models.get_model_weights(name)[str(weights)].meta["categories"])
     else:
         network = _from_file(name, Path(weights), kwargs)
-    if num_classes is not None:
-        _resize_head(network, num_classes)
+    if num_classes is not None and _resize_head(network, num_classes) and weights is not None:
+        state_new_layers(network, [f"{head(network)}.weight"])
     if freeze:
         network.requires_grad_(False).get_submodule(head(network)).requires_grad_(True)
     make_hookable(network)
@@ -126,8 +126,11 @@ def _current(key: str) -> str:
     return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
 
 
-def _resize_head(network: nn.Module, num_classes: int) -> None:
-    """Replace the last layer by one with random weights, unless it has the right number of classes already."""
+def _resize_head(network: nn.Module, num_classes: int) -> bool:
+    """Replace the last layer by one with random weights, unless it has the right number of classes already.
+
+    Return whether it was replaced.
+    """
     parent, _, child = head(network).rpartition(".")
     old = network.get_submodule(parent).get_submodule(child)
     bias = old.bias is not None
@@ -136,8 +139,9 @@ def _resize_head(network: nn.Module, num_classes: int) -> None:
     elif isinstance(old, nn.Conv2d) and old.out_channels != num_classes:
         new = nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
     else:
-        return
+        return False
     setattr(network.get_submodule(parent), child, new)
+    return True
 
 
 def input_side(name: str) -> int:
