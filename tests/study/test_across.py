@@ -53,6 +53,12 @@ def test_equal_labels_are_told_apart(tmp_path):
         study(tmp_path, entry(across={"imputer": fills}))
 
 
+def test_numbers_keep_their_sign_in_a_label(tmp_path):
+    with pytest.raises(InvalidStudyError) as error:
+        study(tmp_path, {"name": "morf", "across": {"score": [-0.5, 0.5, 1e20]}})
+    assert all(f"metrics.morf+{number}.kwargs.score" in str(error.value) for number in ("-0.5", "0.5", "1e20"))
+
+
 def test_a_name_selects_the_entry_of_this_name_and_all_settings_of_it(tmp_path):
     both = study(tmp_path, {"name": "morf", "across": {"unit": ["pixel", "feature"]}}, "morf", "lerf")
     assert both.with_metrics(["morf"]).metric_names() == ["morf+pixel", "morf+feature", "morf"]
@@ -83,6 +89,11 @@ def test_an_entry_that_is_wrong_itself_is_told_as_without_across(tmp_path, chang
         ({}, "metrics.srg.across list of values for each setting"),
         ("imputer", "metrics.srg.across 'imputer' list of values for each setting"),
         ({"imputer": ["blur", "blur"]}, "metrics.srg.across.imputer 'blur' twice"),
+        ({"imputer": ["blur", "efface.impute.blur"]}, "metrics.srg.across.imputer 'efface.impute.blur' twice"),
+        (
+            {"imputer": [{"call": "efface.impute.blur", "kwargs": {}}, "blur"]},
+            "metrics.srg.across.imputer 'blur' twice",
+        ),
         ({"imputer": ["blur"]}, "metrics.srg.across 1 settings expected 2"),
         ({"post": [["absolute"], []]}, "metrics.srg.across.post kwargs has this setting too"),
         (

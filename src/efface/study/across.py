@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from efface.base.shown import shown
+from efface.plug.words import word_of
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MOST
 
@@ -64,12 +65,23 @@ def _lists(where: str, across: Any, kwargs: Mapping[str, Any]) -> dict[str, Sequ
             raise ValueError(f"{where}.{setting}: found {shown(values)}; expected a list of values, {example}")
         if setting in kwargs:
             raise ValueError(f"{where}.{setting}: kwargs has this setting too; give it in one of the two")
-        if doubled := [value for place, value in enumerate(values) if value in values[:place]]:
+        same = [_plain(value) for value in values]
+        if doubled := [value for place, value in enumerate(values) if same[place] in same[:place]]:
             raise ValueError(f"{where}.{setting}: {shown(doubled[0])} stands twice; give each value once")
         count *= len(values)
     if not 1 < count <= MOST:
         raise ValueError(f"{where}: stands for {count:,} settings; expected 2 to {MOST:,}")
     return dict(across)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with the short word of each of efface's own paths, and a call without settings as its path."""
+    if isinstance(value, str):
+        return word_of(value) or value
+    if isinstance(value, Mapping):
+        plain = {key: _plain(one) for key, one in value.items() if key != "kwargs" or one}
+        return plain["call"] if set(plain) == {"call"} else plain
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _labels(values: Sequence[Any]) -> list[str]:
@@ -86,6 +98,8 @@ def _label(value: Any) -> str:
         return "-".join(map(_label, (value["call"], *own)))
     if isinstance(value, list | tuple):
         return "-".join(map(_label, value)) or "none"
+    if isinstance(value, int | float):
+        return str(value).replace("e+", "e")
     text = str(value)
     word = text.rpartition(".")[2] if _PATH.fullmatch(text) else text
     return _NOT_OF_A_NAME.sub("-", word).strip("-") or "value"
