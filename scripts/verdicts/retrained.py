@@ -125,8 +125,9 @@ def power(runs: int, generator: np.random.Generator, *, quick: bool = False) -> 
     """Print how often a true difference of one standard deviation is found, beside an oracle with the same correction.
 
     Ten methods, of which the last differs from the others. The oracle knows the variance of each mean difference.
+    The second oracle knows that all methods vary alike from training to training, but has to learn how much.
     """
-    head("scores", "samples", "found", "by the oracle", "ratio")
+    head("scores", "samples", "found", "by the oracle", "ratio", "by the second oracle", "ratio")
     for n in (20,) if quick else (20, 30, 50):
         found, oracle = [], []
         for _ in range(max(10, runs // 5)):
@@ -134,16 +135,19 @@ def power(runs: int, generator: np.random.Generator, *, quick: bool = False) -> 
             values[-1] += 2**0.5  # one standard deviation of a difference
             found += _found([frozen(each, f"m{i}") for i, each in enumerate(values)])
             oracle += _oracle(values.mean(axis=1), (2 / n) ** 0.5, values)
-        line("images, normal", n, share(found), share(oracle), _ratio(found, oracle))
+        line("images, normal", n, share(found), share(oracle), _ratio(found, oracle), "-", "-")
     for repeats in (3,) if quick else (3, 5, 8):
-        found, oracle = [], []
+        found, oracle, second = [], [], []
         for _ in range(max(10, runs // 5)):
             means = 0.5 + 0.02 * generator.normal(size=(METHODS, repeats))
             means[-1] += 0.02 * 2**0.5
             curves = [trained(each[:, None], f"m{i}") for i, each in enumerate(means)]
             found += _found([replace(each, images=None, bounds=None) for each in curves])
             oracle += _oracle(means.mean(axis=1), 0.02 * (2 / repeats) ** 0.5, None)
-        line("trainings, normal", repeats, share(found), share(oracle), _ratio(found, oracle))
+            learnt = float(means.var(axis=1, ddof=1).mean()) ** 0.5
+            second += _oracle(means.mean(axis=1), learnt * (2 / repeats) ** 0.5, None, METHODS * (repeats - 1))
+        ratios = [_ratio(found, each) for each in (oracle, second)]
+        line("trainings, normal", repeats, share(found), share(oracle), ratios[0], share(second), ratios[1])
 
 
 def _found(curves: Sequence[Curve]) -> list[bool]:
@@ -152,12 +156,15 @@ def _found(curves: Sequence[Curve]) -> list[bool]:
     return [each.p_corrected < 0.05 for names, each in found.found.items() if last in names]
 
 
-def _oracle(means: np.ndarray, error: float, values: np.ndarray | None) -> list[bool]:
-    """Return whether each difference to the last method is found by somebody who knows its variance."""
-    from scipy.special import ndtr
+def _oracle(means: np.ndarray, error: float, values: np.ndarray | None, freedom: float = np.inf) -> list[bool]:
+    """Return whether each difference to the last method is found by somebody who knows its standard error.
+
+    freedom: degrees of freedom of this knowledge.
+    """
+    from scipy.special import stdtr
 
     pairs = [(i, j) for i in range(METHODS) for j in range(i + 1, METHODS)]
-    p = np.array([2 * ndtr(-abs(means[i] - means[j]) / error) for i, j in pairs])
+    p = np.array([2 * stdtr(freedom, -abs(means[i] - means[j]) / error) for i, j in pairs])
     columns = np.empty((0, 0)) if values is None else np.stack([values[i] - values[j] for i, j in pairs], axis=1)
     tests = () if values is None else tuple(range(len(pairs)))
     corrected = min_p(p, columns, tests, np.zeros(len(tests), dtype=bool))
