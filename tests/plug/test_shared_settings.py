@@ -28,6 +28,17 @@ def test_the_signature_lists_its_own_settings_and_then_those_of_the_other():
     assert typing.get_type_hints(varnish) == {"coats": int, "layers": int, "colour": str, "return": tuple}
 
 
+def test_they_stand_behind_a_setting_of_its_own():
+    @with_settings_of(paint, but=("thin",), after="coats")
+    def varnish(*, coats: int = 1, dry: bool = True, **settings: typing.Any) -> tuple:
+        return coats, dry, settings
+
+    assert list(inspect.signature(varnish).parameters) == ["coats", "colour", "layers", "dry"]
+    assert varnish(layers=3) == (1, True, {"colour": "red", "layers": 3})
+    with pytest.raises(TypeError, match=words("varnish coat coats dry")):
+        with_settings_of(paint, after="coat")(varnish.__wrapped__)
+
+
 def test_it_receives_the_defaults_and_what_a_call_gives():
     assert varnish(1, coats=2) == (1, 2, 5, {"colour": "red"})
     assert varnish(1, coats=2, layers=3, colour="blue") == (1, 2, 3, {"colour": "blue"})

@@ -8,7 +8,9 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+def with_settings_of(
+    source: Callable[..., Any], *, but: tuple[str, ...] = (), after: str = ""
+) -> Callable[[Function], Function]:
     """Return a decorator: the function takes the settings of `source` beside its own.
 
     The function receives them all as `**settings`, with the defaults of `source` for those that a call leaves out. Its
@@ -16,8 +18,9 @@ def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -
     the function lists itself is its own. The positional arguments of `source` are not taken.
 
     but: settings of `source` that the function does not take.
+    after: setting of the function's own behind which they stand in its signature; by default the last one.
 
-    TypeError: `source` has no such setting, or the function has no `**settings`.
+    TypeError: `source` or the function has no such setting, or the function has no `**settings`.
     """
     offered = _settings(inspect.signature(source))
     if unknown := sorted(set(but) - set(offered)):
@@ -30,7 +33,10 @@ def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -
             raise TypeError(f"{function.__name__} has no **settings to receive the settings of {source.__name__}")
         names = {parameter.name for parameter in listed} | {*but}
         taken = [parameter for name, parameter in offered.items() if name not in names]
-        joined = own.replace(parameters=[*listed, *taken])
+        if after and after not in names:
+            raise TypeError(f"{function.__name__} has no setting {after}; it has {', '.join(sorted(names))}")
+        place = 1 + [*own.parameters].index(after) if after else len(listed)
+        joined = own.replace(parameters=[*listed[:place], *taken, *listed[place:]])
 
         @functools.wraps(function)
         def called(*args: Any, **given: Any) -> Any:
