@@ -1,15 +1,18 @@
 """Images for the networks of `efface.models.designed`: cells that count, cells that count against, and clutter."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from efface.base.draws import fold, keys, seeds_of, uniform
 from efface.base.types import Seeds, Split, StoredImages, Targets
-from efface.data.subset import check_choice, splits
+from efface.data.subset import check_counts, splits
 from efface.models.designed import CELL, NEEDED, Kind
 from efface.models.designed import check_designed as check_network
 from efface.plug.facts import states
+from efface.plug.shared_settings import with_settings_of
 
 FOR = {"counter": (3, 6), "or": (1, 3), "and": (NEEDED, NEEDED), "contrast": (3, 5)}
 """Fewest and most cells of an image that speak for its class."""
@@ -54,7 +57,7 @@ def designed(
     Source: Zhang et al. 2023, AttributionLab (arXiv:2310.06514): drawn data for networks designed by hand.
     Differs: the images are ours.
     """
-    check_designed(kind, size, n_train, n_test)
+    check_designed(kind, size, n_train=n_train, n_test=n_test)
     made = {}
     for name, count in (("train", n_train), ("test", n_test)):
         targets = torch.arange(count) % 2
@@ -64,21 +67,11 @@ def designed(
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
 
 
-def check_designed(
-    kind: str = "counter",
-    size: int = 16,
-    n_train: int = 200,
-    n_test: int = 200,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-) -> None:
+@with_settings_of(designed, but=("seed",))
+def check_designed(kind: str = "counter", size: int = 16, **counts: Any) -> None:
     """Raise ValueError for kinds and sizes that the network does not have, and for numbers of images that cannot be."""
     check_network(kind, size)
-    for name, count in (("train", n_train), ("test", n_test)):
-        if count < 2:
-            raise ValueError(f"n_{name}: {count}, expected 2 (one image of each class) or more; change it")
-    check_choice(limit=limit, test_limit=test_limit, validation=validation)
+    check_counts(2, **counts)
 
 
 def _drawn(seeds: Seeds, targets: Targets, kind: Kind, size: int) -> tuple[StoredImages, Bool[Tensor, "n h w"]]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,12 +12,15 @@ from efface.base.types import Split
 from efface.data.decode import Reader, White
 from efface.data.numbering import Classes, names_by_number, numbers
 from efface.data.packing import Framing, Picture, Resize, check_framing, packed_images
-from efface.data.subset import Interpolation, chosen_rows, stratified
+from efface.data.subset import Choice, Interpolation
 from efface.data.tree import Groups, Listing, listing, split_folders
+from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import StoredArray
 
 
-def image_folder(
+@with_settings_of(Choice, after="pack")
+def grouped_folder(
+    groups: Groups,
     *,
     root: str,
     size: int = 224,
@@ -24,14 +28,40 @@ def image_folder(
     train: str | None = None,
     test: str | None = None,
     pack: str | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
     classes: Classes = None,
     white: White = None,
     interpolation: Interpolation = "bilinear",
+    title: str = "",
+    **limits: Any,
 ) -> dict[str, Split]:
+    """Return images as `image_folder` does. Each class consists of some of the tree's folders; others are ignored.
+
+    groups: function that assigns folders to classes.
+    title: prefix of the names of the packed files, so that another choice from the same tree has its own files.
+
+    The other settings are those of `image_folder`.
+    """
+    choice = Choice(**limits)
+    check_framing(size, resize, white=white, **choice.counts())
+    place = Path(root).expanduser().absolute()
+    named_splits, notes = split_folders(place, train, test)
+    listings = {split: listing(place / name, groups) for split, name in named_splits.items()}
+    _agree(listings)
+    own = numbers(classes, listings["test"].classes)
+    framing, made, reader = Framing(size, resize, interpolation, white), {}, Reader(white)
+    store = Path(pack).expanduser() if pack else place.with_name(place.name + ".packed")
+    for split, every in listings.items():
+        rows, held_out, said = choice.of(split, every.targets, len(every.classes))
+        taken = replace(every, files=tuple(every.files[i] for i in rows.tolist()), targets=every.targets[rows])
+        path = store / f"{title}{every.folder.name}-{framing.file_name(said)}"
+        images, targets = _packed(path, taken, framing, reader), torch.tensor(own)[taken.targets]
+        told = notes + every.notes if split == "test" else every.notes
+        made[split] = Split(images, targets, names_by_number(taken.classes, own), validation=held_out, notes=told)
+    return made
+
+
+@with_settings_of(grouped_folder, but=("title",))
+def image_folder(**settings: Any) -> dict[str, Split]:
     """RGB images of a tree `root/<split>/<class>/*`, resized, cropped, and packed once into contiguous HDF5.
 
     A packed file is used again while the images have the same names, sizes and times and the packed rows have the same
@@ -60,71 +90,10 @@ def image_folder(
     Differs: ImageFolder ignores the orientation of EXIF and drops transparency. Here the orientation is applied, and
         transparent images are laid on white.
     """
-    return grouped_folder(
-        root=root,
-        groups=lambda _folder, names: {name: [name] for name in names},
-        size=size,
-        resize=resize,
-        train=train,
-        test=test,
-        pack=pack,
-        limit=limit,
-        test_limit=test_limit,
-        validation=validation,
-        seed=seed,
-        classes=classes,
-        white=white,
-        interpolation=interpolation,
-    )
+    return grouped_folder(lambda _folder, names: {name: [name] for name in names}, **settings)
 
 
 check_image_folder = check_framing
-
-
-def grouped_folder(
-    *,
-    root: str,
-    groups: Groups,
-    size: int,
-    resize: Resize,
-    train: str | None,
-    test: str | None,
-    pack: str | None,
-    limit: int | None,
-    test_limit: int | None,
-    validation: float,
-    seed: int,
-    classes: Classes = None,
-    white: White = None,
-    interpolation: Interpolation = "bilinear",
-    title: str = "",
-) -> dict[str, Split]:
-    """Return images as `image_folder` does. Each class consists of some of the tree's folders; others are ignored.
-
-    groups: function that assigns folders to classes.
-    title: prefix of the names of the packed files, so that another choice from the same tree has its own files.
-
-    The other settings are those of `image_folder`.
-    """
-    check_framing(size, resize, limit, test_limit, validation, white)
-    place = Path(root).expanduser().absolute()
-    named_splits, notes = split_folders(place, train, test)
-    listings = {split: listing(place / name, groups) for split, name in named_splits.items()}
-    _agree(listings)
-    own = numbers(classes, listings["test"].classes)
-    framing, made, reader = Framing(size, resize, interpolation, white), {}, Reader(white)
-    store = Path(pack).expanduser() if pack else place.with_name(place.name + ".packed")
-    for split, every in listings.items():
-        most = limit if split == "train" else test_limit
-        chosen = chosen_rows(split, every.targets, len(every.classes), most, seed)
-        taken = replace(every, files=tuple(every.files[i] for i in chosen.tolist()), targets=every.targets[chosen])
-        held_out = stratified(taken.targets, validation, seed) if split == "train" else None
-        part = "all" if len(chosen) == len(every.files) else f"{len(chosen)}-seed{seed}"
-        path = store / f"{title}{every.folder.name}-{framing.file_name(part)}"
-        images, targets = _packed(path, taken, framing, reader), torch.tensor(own)[taken.targets]
-        told = notes + every.notes if split == "test" else every.notes
-        made[split] = Split(images, targets, names_by_number(taken.classes, own), validation=held_out, notes=told)
-    return made
 
 
 def _packed(path: Path, listed: Listing, framing: Framing, reader: Reader) -> StoredArray:

@@ -18,13 +18,15 @@ from efface.data.decode import Reader, White
 from efface.data.numbering import Classes, names_by_number, numbers
 from efface.data.packing import Framing, Picture, Resize, check_framing, packed_images
 from efface.data.parts import Part, Train, digest, part_of, refuse_overlap, wanted_parts
-from efface.data.subset import Interpolation, chosen_rows, stratified
+from efface.data.subset import Choice, Interpolation
+from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import StoredArray
 
 _SAVED = ("dataset_dict.json", "state.json")
 """Files that tell a folder of `save_to_disk` from a folder of pictures or tables."""
 
 
+@with_settings_of(Choice, after="cache")
 def load(
     name: str,
     *,
@@ -39,12 +41,9 @@ def load(
     interpolation: Interpolation = "bilinear",
     pack: str | None = None,
     cache: str | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
     classes: Classes = None,
     white: White = None,
+    **limits: Any,
 ) -> dict[str, Split]:
     """RGB images of a set of the datasets library, resized, cropped, and packed once into contiguous HDF5.
 
@@ -76,7 +75,8 @@ def load(
 
     Source: Lhoest et al. 2021, Datasets: a community library for natural language processing (arXiv:2109.02846).
     """
-    check_framing(size, resize, limit, test_limit, validation, white)
+    choice = Choice(**limits)
+    check_framing(size, resize, white=white, **choice.counts())
     library = _package()
     found = _read(library, name, config, revision, cache)
     parts = {role: part_of(library, name, found, spec) for role, spec in wanted_parts(name, found, train, test).items()}
@@ -88,14 +88,10 @@ def load(
     framing, made, reader = Framing(size, resize, interpolation, white), {}, Reader(white)
     mark = digest(name, config, revision, column, labels)[:8]
     for role, part in parts.items():
-        most = limit if role == "train" else test_limit
-        chosen = chosen_rows(role, targets[role], len(names), most, seed)
-        said = "all" if len(chosen) == len(targets[role]) else f"{len(chosen)}-seed{seed}"
+        rows, held_out, said = choice.of(role, targets[role], len(names))
         path = _store(name, pack) / f"{part.file_name()}-{mark}-{framing.file_name(said)}"
-        images = _packed(library, path, part, column, chosen, framing, reader)
-        taken = targets[role][chosen]
-        held_out = stratified(taken, validation, seed) if role == "train" else None
-        made[role] = Split(images, torch.tensor(own)[taken], names_by_number(names, own), validation=held_out)
+        images, numbered = _packed(library, path, part, column, rows, framing, reader), torch.tensor(own)
+        made[role] = Split(images, numbered[targets[role][rows]], names_by_number(names, own), validation=held_out)
     return made
 
 

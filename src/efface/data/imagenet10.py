@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from efface.base.types import Split
-from efface.data.decode import White
 from efface.data.folder import grouped_folder, image_folder
 from efface.data.packing import Resize, check_framing
 from efface.plug.shared_settings import with_settings_of
@@ -71,16 +70,10 @@ def imagenet10(
             )
         return folders
 
-    return grouped_folder(root=root, groups=groups, size=size, resize=resize, title="imagenet10-", **others)
+    return grouped_folder(groups, root=root, size=size, resize=resize, title="imagenet10-", **others)
 
 
-def check_imagenet10(
-    size: int = 112,
-    resize: Resize = 128,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    white: White = None,
-) -> None:
+@with_settings_of(check_framing)
+def check_imagenet10(size: int = 112, resize: Resize = 128, **others: Any) -> None:
     """Raise ValueError for settings that no tree can meet."""
-    check_framing(size, resize, limit, test_limit, validation, white)
+    check_framing(size, resize, **others)

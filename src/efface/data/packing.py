@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from efface.data.decode import Reader, White
 from efface.data.subset import Interpolation, check_choice
+from efface.plug.shared_settings import with_settings_of
 from efface.store import arrays as rows
 
 FORMAT = 2
@@ -60,16 +61,10 @@ class Framing:
         return f"{self.resize or 'as-is'}-{how}{self.size}-{part}.h5"
 
 
-def check_framing(
-    size: int = 224,
-    resize: Resize = 256,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    white: White = None,
-) -> None:
+@with_settings_of(check_choice)
+def check_framing(size: int = 224, resize: Resize = 256, *, white: White = None, **choice: Any) -> None:
     """Raise ValueError for settings that no pictures can meet. A `check_NAME` of several data sets is this function."""
-    check_choice(size=size, limit=limit, test_limit=test_limit, validation=validation)
+    check_choice(size=size, **choice)
     if isinstance(resize, int) and resize < size:
         raise ValueError(
             f"resize: {resize}, expected at least size, {size}, or null for no resizing, or squeeze; change it"

@@ -1,13 +1,16 @@
 """Images with a known true map: all information about the class lies inside one disc."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from efface.base.draws import fold, seeds_of, uniform
 from efface.base.types import Seeds, Split, StoredImages
-from efface.data.subset import check_choice, splits
+from efface.data.subset import check_counts, splits
 from efface.plug.facts import states
+from efface.plug.shared_settings import with_settings_of
 
 TEXTURES = ("horizontal", "vertical", "falling", "rising")
 OUTLINES = ("disc", "square", "triangle", "ring")
@@ -49,7 +52,7 @@ def patches(
     validation: share of the training images that is held out, stratified, in [0, 1).
     seed: seeds the images, both choices and the validation images.
     """
-    check_patches(n_train, n_test, size)
+    check_patches(size, n_train=n_train, n_test=n_test)
     made = {}
     for name, count in (("train", n_train), ("test", n_test)):
         indices = torch.arange(count)
@@ -61,23 +64,12 @@ def patches(
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
 
 
-def check_patches(
-    n_train: int = 2000,
-    n_test: int = 500,
-    size: int = 32,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-) -> None:
+@with_settings_of(patches, but=("leaky", "seed"))
+def check_patches(size: int = 32, **counts: Any) -> None:
     """Raise ValueError for numbers of images and sizes that cannot be."""
     if size < SMALLEST:
         raise ValueError(f"size: {size}, expected {SMALLEST} or more; change it")
-    for name, count in (("train", n_train), ("test", n_test)):
-        if count < len(TEXTURES):
-            raise ValueError(
-                f"n_{name}: {count}, expected {len(TEXTURES)} (one image of each class) or more; change it"
-            )
-    check_choice(limit=limit, test_limit=test_limit, validation=validation)
+    check_counts(len(TEXTURES), **counts)
 
 
 def _paint(seeds: Seeds, masks: Bool[Tensor, "n h h"], directions: Int[Tensor, " n"], coherence: float) -> StoredImages:

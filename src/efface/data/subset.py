@@ -1,8 +1,8 @@
 """Random choice of a part of a data set. A seed gives the same rows on every machine and with every library version."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from efface.base.draws import keys, seeds_of
 from efface.base.types import Split, Targets
+from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import read_rows
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -24,6 +25,40 @@ def splits(
     train = _cut(train, chosen_rows("train", train.targets, len(train.classes), limit, seed))
     test = _cut(test, chosen_rows("test", test.targets, 1, test_limit, seed))
     return {"train": replace(train, validation=stratified(train.targets, validation, seed)), "test": test}
+
+
+class Chosen(NamedTuple):
+    """Rows of a split, and which of them are held out for validation. name: of the choice, in the name of a file."""
+
+    rows: Int[Tensor, " m"]
+    validation: Int[Tensor, " v"] | None
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How many images of a data set are taken, and how many of them are held out for validation.
+
+    limit: number of training images, a balanced choice; None takes all.
+    test_limit: number of test images, a balanced choice; None takes all.
+    validation: share of the training images that is held out, stratified, in [0, 1).
+    seed: seeds both choices and the validation images.
+    """
+
+    limit: int | None = None
+    test_limit: int | None = None
+    validation: float = 0.0
+    seed: int = 0
+
+    def counts(self) -> dict[str, Any]:
+        """Return the settings without the seed, as `check_choice` takes them."""
+        return {name: value for name, value in asdict(self).items() if name != "seed"}
+
+    def of(self, split: str, targets: Targets, classes: int) -> Chosen:
+        """Return what is taken of a split. The arguments are those of `chosen_rows`."""
+        rows = chosen_rows(split, targets, classes, self.limit if split == "train" else self.test_limit, self.seed)
+        held_out = stratified(targets[rows], self.validation, self.seed) if split == "train" else None
+        return Chosen(rows, held_out, "all" if len(rows) == len(targets) else f"{len(rows)}-seed{self.seed}")
 
 
 def chosen_rows(split: str, targets: Targets, classes: int, limit: int | None, seed: int) -> Int[Tensor, " m"]:
@@ -64,7 +99,7 @@ def resized(
 
 
 def check_choice(
-    size: int | None = None, limit: int | None = None, test_limit: int | None = None, validation: float = 0.0
+    *, size: int | None = None, limit: int | None = None, test_limit: int | None = None, validation: float = 0.0
 ) -> None:
     """Raise ValueError for settings that no data set can meet. A `check_NAME` of several data sets is this function."""
     for setting, number, what in (
@@ -76,6 +111,15 @@ def check_choice(
             raise ValueError(f"{setting}: {number}, expected at least {what}; change it")
     if not 0 <= validation < 1:
         raise ValueError(f"validation: {validation}, expected a share of the training images in [0, 1); change it")
+
+
+@with_settings_of(check_choice, but=("size",))
+def check_counts(classes: int, *, n_train: int, n_test: int, **choice: Any) -> None:
+    """Raise ValueError for numbers of drawn images, whose classes take turns, that cannot be."""
+    for name, count in (("train", n_train), ("test", n_test)):
+        if count < classes:
+            raise ValueError(f"n_{name}: {count}, expected {classes} (one image of each class) or more; change it")
+    check_choice(**choice)
 
 
 def balanced(targets: Targets, limit: int | None, seed: int, *, setting: str, least: int = 1) -> Int[Tensor, " m"]:

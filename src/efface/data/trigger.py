@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool
@@ -12,6 +12,7 @@ from efface.base.draws import fold, keys, seeds_of, uniform
 from efface.base.shown import shown
 from efface.base.types import Split
 from efface.data.subset import check_choice, splits
+from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import read_rows
 
 Place = Literal["corner", "random"]
@@ -78,15 +79,9 @@ def trigger(
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
 
 
+@with_settings_of(trigger, but=("of", "seed"))
 def check_trigger(
-    target: int = 0,
-    share: float = 0.1,
-    test_share: float = 0.5,
-    size: int = 3,
-    place: str = "corner",
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
+    target: int = 0, share: float = 0.1, test_share: float = 0.5, size: int = 3, place: str = "corner", **choice: Any
 ) -> None:
     """Raise ValueError for settings that no data set can meet."""
     for name, value, good, expected in (
@@ -98,7 +93,7 @@ def check_trigger(
     ):
         if not good:
             raise ValueError(f"trigger: {name} is {shown(value)}, expected {expected}; change it")
-    check_choice(limit=limit, test_limit=test_limit, validation=validation)
+    check_choice(**choice)
 
 
 def _chosen(open_to: Bool[Tensor, " n"], share: float, purpose: str) -> Bool[Tensor, " n"]:

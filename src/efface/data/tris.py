@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,9 @@ from efface.base.draws import fold, normal, seeds_of, uniform
 from efface.base.shown import shown
 from efface.base.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
 from efface.data.decode import Reader
-from efface.data.subset import check_choice, splits
+from efface.data.subset import check_counts, splits
 from efface.plug.facts import states
+from efface.plug.shared_settings import with_settings_of
 
 Scenario = Literal["linear", "multiplicative", "translations_rotations", "xor"]
 Background = Literal["white", "correlated", "natural"]
@@ -92,7 +93,7 @@ def tris(
         squares at random places, of half the shorter side. Eight bits; values beyond four standard deviations of the
         background are cut.
     """
-    check_tris(scenario, background, size, alpha, natural, n_train, n_test)
+    check_tris(scenario, background, size, alpha, natural, n_train=n_train, n_test=n_test)
     weight = ALPHA[size][scenario][get_args(Background).index(background)] if alpha is None else alpha
     photographs = [] if natural is None else _photographs(Path(natural).expanduser(), size)
     made = {}
@@ -111,17 +112,14 @@ def tris(
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
 
 
+@with_settings_of(tris, but=("seed",))
 def check_tris(
     scenario: str = "linear",
     background: str = "white",
     size: int = 8,
     alpha: float | None = None,
     natural: str | None = None,
-    n_train: int = 8000,
-    n_test: int = 2000,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
+    **counts: Any,
 ) -> None:
     """Raise ValueError for settings that cannot be, and for photographs that are missing or would not be used."""
     for name, value, choices in (("scenario", scenario, Scenario), ("background", background, Background)):
@@ -141,10 +139,7 @@ def check_tris(
             f"tris: natural is {shown(natural)}, but background is {background}, which uses no photographs; drop "
             "natural, or set background to natural"
         )
-    for name, count in (("train", n_train), ("test", n_test)):
-        if count < 2:
-            raise ValueError(f"n_{name}: {count}, expected 2 (one image of each class) or more; change it")
-    check_choice(limit=limit, test_limit=test_limit, validation=validation)
+    check_counts(2, **counts)
 
 
 def _patterns(seeds: Seeds, targets: Targets, scenario: Scenario, size: int) -> Float[Tensor, "n h h"]:
