@@ -161,7 +161,6 @@ def test_helpers_are_no_words(kind):
         "splits",
         "grouped_folder",
         "normalisation",
-        "started",
         "load",
         "attribute",
         "noise_of",

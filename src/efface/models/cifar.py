@@ -26,9 +26,9 @@ from typing import Any, Literal
 from torch import nn
 
 from efface.models.activation import Nonlinearity, nonlinearity
-from efface.models.normalise import normalisation
+from efface.models.common import Common
 from efface.models.published_names import score_matching_name, with_names
-from efface.models.resnet import BasicBlock, Bottleneck, File, Numbers, ResNet, started
+from efface.models.resnet import BasicBlock, Bottleneck, ResNet
 from efface.plug.shared_settings import with_settings_of
 
 VggLayers = Sequence[int | Literal["M"]]
@@ -39,6 +39,7 @@ VGG11: VggLayers = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 51
 VGG14: VggLayers = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 
 
+@with_settings_of(Common)
 def resnet(
     *,
     blocks: Sequence[int],
@@ -48,11 +49,7 @@ def resnet(
     activation: Nonlinearity = "softplus",
     inner: Nonlinearity | None = None,
     beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
+    **settings: Any,
 ) -> nn.Module:
     """A 3x3 stem, a stage for each of the `blocks`, global average pooling and a linear layer; projections.
 
@@ -71,32 +68,23 @@ def resnet(
             f"resnet: blocks {list(blocks)}, widths {list(widths)}, strides {strides and list(strides)}; expected "
             "numbers of at least 1, one for each stage in all of them: make the lists equally long"
         )
+    common = Common(**settings)
     network = ResNet(
         widths,
         blocks,
         "projection",
-        num_classes=num_classes,
-        in_channels=in_channels,
-        normalise=normalisation(mean, std, in_channels),
+        common,
         strides=strides,
         block=Bottleneck if bottleneck else BasicBlock,
         activation=nonlinearity(activation, beta),
         inner=nonlinearity(inner or activation, beta),
     )
-    return started(with_names(network, score_matching_name), weights)
+    return common.started(with_names(network, score_matching_name))
 
 
+@with_settings_of(Common)
 def vgg(
-    *,
-    plan: VggLayers,
-    size: int = 32,
-    activation: Nonlinearity = "softplus",
-    beta: float = 10.0,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
+    *, plan: VggLayers, size: int = 32, activation: Nonlinearity = "softplus", beta: float = 10.0, **settings: Any
 ) -> nn.Module:
     """3x3 convolutions with bias and BatchNorm, 2x2 max-pools between them, and one linear layer over all positions.
 
@@ -111,7 +99,8 @@ def vgg(
             f"vgg: plan {list(plan)} on images of {size}x{size} pixels; expected at least one convolution of 1 channel "
             f"or more, and {2 ** len(pools)} pixels or more for {len(pools)} pools: change the plan or the size"
         )
-    make, layers, inputs = nonlinearity(activation, beta), list[nn.Module](), in_channels
+    common = Common(**settings)
+    make, layers, inputs = nonlinearity(activation, beta), list[nn.Module](), common.in_channels
     for entry in plan:
         if entry == "M":
             layers.append(nn.MaxPool2d(2))
@@ -119,12 +108,12 @@ def vgg(
             layers += [nn.Conv2d(inputs, entry, 3, padding=1), nn.BatchNorm2d(entry), make()]
             inputs = entry
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        normalise=normalisation(mean, std, in_channels),
+        normalise=common.normalise(),
         features=nn.Sequential(*layers),
         flatten=nn.Flatten(),
-        linear=nn.Linear(inputs * side**2, num_classes),
+        linear=nn.Linear(inputs * side**2, common.num_classes),
     )
-    return started(with_names(nn.Sequential(parts), score_matching_name), weights)
+    return common.started(with_names(nn.Sequential(parts), score_matching_name))
 
 
 _SHAPE = ("blocks", "widths", "strides", "bottleneck")

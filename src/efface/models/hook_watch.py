@@ -1,12 +1,13 @@
 """A watch on the hooks that a method registers: a call whose hooks never run has not seen what it needs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from efface.models.modes import evaluate, modes_restored
 
@@ -70,10 +71,15 @@ def see_calls(model: nn.Module, images: Tensor, see: Callable[[str, nn.Module, A
 
     see: function that gets the module's name, the module and its output. The model itself comes last, with the name "".
     """
-    handles = [
+    handles = (
         look_in(module, lambda called, _, output, name=name: see(name, called, output))
         for name, module in model.named_modules()
-    ]
+    )
+    run_once(model, images, [*handles])
+
+
+def run_once(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
+    """Run the model once, in evaluation mode and without gradients, with these hooks, and remove them."""
     try:
         with modes_restored(model), torch.no_grad():
             evaluate(model)

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.base.types import Images
-from efface.models.hook_watch import is_scripted, look_in
-from efface.models.modes import evaluate, modes_restored
+from efface.models.hook_watch import is_scripted, look_in, run_once
 from efface.models.tokens import own_grid, stated_grid, token_grid
 
 
@@ -85,14 +84,7 @@ def _first_layer(model: nn.Module, images: Images) -> _Patches | str | None:
         if not seen and inputs and isinstance(inputs[0], Tensor):
             seen.append((module, inputs[0].detach(), tuple(output.shape)))
 
-    handles = [look_in(module, see) for module in model.modules() if isinstance(module, nn.Conv2d)]
-    try:
-        with modes_restored(model), torch.no_grad():
-            evaluate(model)
-            model(pair)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_once(model, pair, [look_in(module, see) for module in model.modules() if isinstance(module, nn.Conv2d)])
     if not seen:
         return None
     (layer, read, shape), (height, width) = seen[0], changed.shape

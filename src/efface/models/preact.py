@@ -32,11 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.activation import Nonlinearity, nonlinearity
-from efface.models.normalise import normalisation
-from efface.models.resnet import Activation, File, Numbers, started
+from efface.models.common import Common
+from efface.models.resnet import Activation
 from efface.plug.shared_settings import with_settings_of
 
 
+@with_settings_of(Common)
 def preact_resnet(
     *,
     blocks: Sequence[int],
@@ -46,11 +47,7 @@ def preact_resnet(
     activation: Nonlinearity = "relu",
     beta: float = 10.0,
     final_norm: bool = True,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
+    **settings: Any,
 ) -> nn.Module:
     """A 3x3 stem, a stage for each of the `blocks`, global average pooling and a linear layer.
 
@@ -67,16 +64,11 @@ def preact_resnet(
             f"preact_resnet: {', '.join(f'{name} {numbers}' for name, numbers in stages.items())}; expected numbers of "
             "at least 1, one for each stage in all of them: make the lists equally long"
         )
-    network = PreActResNet(
-        list(zip(blocks, widths, steps, strict=True)),
-        PreActBottleneck if bottleneck else PreActBlock,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        normalise=normalisation(mean, std, in_channels),
-        activation=nonlinearity(activation, beta),
-        final_norm=final_norm,
+    common, block = Common(**settings), PreActBottleneck if bottleneck else PreActBlock
+    shapes = list(zip(blocks, widths, steps, strict=True))
+    return common.started(
+        PreActResNet(shapes, block, common, activation=nonlinearity(activation, beta), final_norm=final_norm)
     )
-    return started(network, weights)
 
 
 @with_settings_of(preact_resnet, but=("blocks", "widths", "strides", "bottleneck"))
@@ -160,17 +152,15 @@ class PreActResNet(nn.Module):
         self,
         stages: Sequence[tuple[int, int, int]],
         block: type[PreActBlock | PreActBottleneck],
+        common: Common,
         *,
-        num_classes: int,
-        in_channels: int,
-        normalise: nn.Module,
         activation: Activation,
         final_norm: bool,
     ) -> None:
         super().__init__()
         inputs = stages[0][1]
-        self.normalise = normalise
-        self.conv1 = nn.Conv2d(in_channels, inputs, 3, padding=1, bias=False)
+        self.normalise = common.normalise()
+        self.conv1 = nn.Conv2d(common.in_channels, inputs, 3, padding=1, bias=False)
         self.stages = tuple(f"layer{number}" for number in range(1, len(stages) + 1))
         for name, (count, width, stride) in zip(self.stages, stages, strict=True):
             made = []
@@ -183,7 +173,7 @@ class PreActResNet(nn.Module):
             self.relu = activation()
         self.final_norm = final_norm
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(inputs, num_classes)
+        self.linear = nn.Linear(inputs, common.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv1(self.normalise(images))

@@ -15,75 +15,65 @@ weights: a state-dict file to load; None: new random weights.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efface.models.normalise import normalisation
-from efface.models.weights import load_weights, read_weights
+from efface.models.common import Common
+from efface.plug.shared_settings import with_settings_of
 
 _THIN = (16, 32, 64)
 _WIDE = (64, 128, 256)
 
-Numbers = Sequence[float] | None
-File = str | Path | None
 Activation = Callable[[], nn.Module]
 Shortcut = Literal["projection", "padding"]
 
 
-def resnet8_wide(
-    *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
-) -> nn.Module:
+@with_settings_of(Common)
+def resnet8_wide(**settings: Any) -> nn.Module:
     """Wide ResNet-8, one block in each stage: 1,227,594 parameters with 10 classes, 195 M MACs at 32x32.
 
     The stages have 64, 128 and 256 channels, and the shortcuts are projections.
 
     Source: the network of Khakzar et al. 2021 (CVPR), with PyTorch's default initialisation as in the paper.
     """
-    normalise = normalisation(mean, std, in_channels)
-    network = ResNet(_WIDE, 1, "projection", num_classes=num_classes, in_channels=in_channels, normalise=normalise)
-    return started(network, weights)
+    common = Common(**settings)
+    return common.started(ResNet(_WIDE, 1, "projection", common))
 
 
-def resnet8(
-    *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
-) -> nn.Module:
+@with_settings_of(Common)
+def resnet8(**settings: Any) -> nn.Module:
     """Thin ResNet-8, one block in each stage: 75,290 parameters. It follows the rule of He et al. with n = 1.
 
     Differs: the smallest network of He et al. has 20 layers.
     """
-    return _thin(1, num_classes, in_channels, mean=mean, std=std, weights=weights)
+    return _thin(1, Common(**settings))
 
 
-def resnet20(
-    *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
-) -> nn.Module:
+@with_settings_of(Common)
+def resnet20(**settings: Any) -> nn.Module:
     """Thin ResNet-20, three blocks in each stage: 269,722 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(3, num_classes, in_channels, mean=mean, std=std, weights=weights)
+    return _thin(3, Common(**settings))
 
 
-def resnet32(
-    *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
-) -> nn.Module:
+@with_settings_of(Common)
+def resnet32(**settings: Any) -> nn.Module:
     """Thin ResNet-32, five blocks in each stage: 464,154 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(5, num_classes, in_channels, mean=mean, std=std, weights=weights)
+    return _thin(5, Common(**settings))
 
 
-def resnet44(
-    *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
-) -> nn.Module:
+@with_settings_of(Common)
+def resnet44(**settings: Any) -> nn.Module:
     """Thin ResNet-44, seven blocks in each stage: 658,586 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(7, num_classes, in_channels, mean=mean, std=std, weights=weights)
+    return _thin(7, Common(**settings))
 
 
-def resnet56(
-    *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
-) -> nn.Module:
+@with_settings_of(Common)
+def resnet56(**settings: Any) -> nn.Module:
     """Thin ResNet-56, nine blocks in each stage: 853,018 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(9, num_classes, in_channels, mean=mean, std=std, weights=weights)
+    return _thin(9, Common(**settings))
 
 
 class ResNet(nn.Module):
@@ -94,6 +84,7 @@ class ResNet(nn.Module):
     widths: channels of each stage.
     blocks: number of blocks in each stage, one number or a number for each stage.
     shortcut: type of a shortcut that changes the shape.
+    common: classes, images and their normalisation.
     strides: stride of each stage's first block; None: 1 for the first stage and 2 for the others.
     block: `BasicBlock` or `Bottleneck`; None: `BasicBlock`.
     activation: creates the non-linearity of the stem and of the sums.
@@ -111,10 +102,8 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         blocks: int | Sequence[int],
         shortcut: Shortcut,
+        common: Common,
         *,
-        num_classes: int,
-        in_channels: int,
-        normalise: nn.Module,
         strides: Sequence[int] | None = None,
         block: "type[BasicBlock | Bottleneck] | None" = None,
         activation: Activation = nn.ReLU,
@@ -124,8 +113,8 @@ class ResNet(nn.Module):
         kind = block or BasicBlock
         counts = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
         steps = [1] + [2] * (len(widths) - 1) if strides is None else list(strides)
-        self.normalise = normalise
-        self.conv1 = _conv3x3(in_channels, widths[0])
+        self.normalise = common.normalise()
+        self.conv1 = _conv3x3(common.in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = activation()
         self.stages = tuple(f"layer{number}" for number in range(1, len(widths) + 1))
@@ -138,7 +127,7 @@ class ResNet(nn.Module):
                 inputs = width * kind.expansion
             self.add_module(name, nn.Sequential(*made))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(inputs, num_classes)
+        self.linear = nn.Linear(inputs, common.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(self.normalise(images))))
@@ -215,22 +204,14 @@ def _sum(inside: Tensor, past: Tensor, *, in_place: bool) -> Tensor:
     return inside.add_(past) if in_place else inside + past
 
 
-def _thin(blocks: int, num_classes: int, in_channels: int, *, mean: Numbers, std: Numbers, weights: File) -> nn.Module:
-    normalise = normalisation(mean, std, in_channels)
-    network = ResNet(_THIN, blocks, "padding", num_classes=num_classes, in_channels=in_channels, normalise=normalise)
+def _thin(blocks: int, common: Common) -> nn.Module:
+    network = ResNet(_THIN, blocks, "padding", common)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(
                 module.weight, nonlinearity="relu"
             )  # He et al. 2015: deep networks need it to train
-    return started(network, weights)
-
-
-def started(network: nn.Module, weights: File) -> nn.Module:
-    """Return the network, with the weights of a state-dict file if one is given."""
-    if weights is not None:
-        load_weights(network, read_weights(weights), weights)
-    return network
+    return common.started(network)
 
 
 def _past(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> nn.Module:

@@ -11,24 +11,19 @@ weights: a state-dict file to load; None: new random weights.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from efface.base.types import VECTOR_ONE, VECTOR_ZERO
 from efface.models.activation import Nonlinearity, nonlinearity
-from efface.models.normalise import normalisation
-from efface.models.resnet import File, Numbers, started
+from efface.models.common import Common
+from efface.plug.shared_settings import with_settings_of
 
 
-def mnist_cnn(
-    *,
-    size: int = 28,
-    num_classes: int = 10,
-    in_channels: int = 1,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
-) -> nn.Module:
+@with_settings_of(Common)
+def mnist_cnn(*, size: int = 28, num_classes: int = 10, in_channels: int = 1, **settings: Any) -> nn.Module:
     """Two 5x5 convolutions of 32 and 64 channels, each pooled 2x2, then 1,024 units: 3,274,634 parameters.
 
     All non-linearities are ReLUs, and the weights have PyTorch's default initialisation.
@@ -41,8 +36,9 @@ def mnist_cnn(
     side = size // 4
     if side < 1:
         raise ValueError(f"mnist_cnn: size is {size}, expected 4 pixels or more for two pools; raise it")
+    common = Common(num_classes=num_classes, in_channels=in_channels, **settings)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        normalise=normalisation(mean, std, in_channels),
+        normalise=common.normalise(),
         conv1=nn.Conv2d(in_channels, 32, 5, padding=2),
         relu1=nn.ReLU(),
         pool1=nn.MaxPool2d(2),
@@ -54,9 +50,10 @@ def mnist_cnn(
         relu3=nn.ReLU(),
         linear2=nn.Linear(1024, num_classes),
     )
-    return started(nn.Sequential(layers), weights)
+    return common.started(nn.Sequential(layers))
 
 
+@with_settings_of(Common)
 def mlp(
     *,
     in_features: int,
@@ -69,9 +66,7 @@ def mlp(
     centred: bool = False,
     num_classes: int = 10,
     in_channels: int = 1,
-    mean: Numbers = None,
-    std: Numbers = None,
-    weights: File = None,
+    **settings: Any,
 ) -> nn.Module:
     """Linear layers over all values of an image, with a non-linearity after each but the last.
 
@@ -93,13 +88,14 @@ def mlp(
     Differs: the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781) normalises last: linear layer,
         non-linearity, dropout, BatchNorm.
     """
-    if centred and (mean is not None or std is not None):
+    common = Common(num_classes=num_classes, in_channels=in_channels, **settings)
+    if centred and (common.mean is not None or common.std is not None):
         raise ValueError("mlp: centred is a normalisation, but mean and std are given as well; give only one of them")
     _check_mlp(in_features, widths, dropout, input_dropout, batch_norm=batch_norm)
     if centred:
-        mean, std = [VECTOR_ZERO / 255] * in_channels, [VECTOR_ONE / 255] * in_channels
+        common = replace(common, mean=[VECTOR_ZERO / 255] * in_channels, std=[VECTOR_ONE / 255] * in_channels)
     make, inputs = nonlinearity(activation, beta), in_features
-    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=normalisation(mean, std, in_channels))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=common.normalise())
     layers["flatten"] = nn.Flatten()
     if input_dropout:
         layers["input_dropout"] = nn.Dropout(input_dropout)
@@ -112,7 +108,7 @@ def mlp(
             layers[f"dropout{number}"] = nn.Dropout(dropout)
         inputs = width
     layers["linear"] = nn.Linear(inputs, num_classes)
-    return started(nn.Sequential(layers), weights)
+    return common.started(nn.Sequential(layers))
 
 
 def _check_mlp(
