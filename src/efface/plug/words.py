@@ -230,7 +230,7 @@ def _signatures(file: Path) -> dict[str, _Signature]:
     """Return the signatures at the top level of a file: those of functions and of the `__call__` of classes."""
     if not file.is_file():
         return {}
-    signatures = {}
+    signatures: dict[str, _Signature] = {}
     for match in _DEFINITION.finditer(file.read_text()):
         name, rest = match["name"], match["rest"]
         if match["kind"]:
@@ -240,6 +240,9 @@ def _signatures(file: Path) -> dict[str, _Signature]:
                 continue
             if rest and "**" in rest:  # a class that wraps a function of any signature
                 continue
+            base = re.match(r"\((\w+)\):", match["body"])
+            if not called and base and base[1] in signatures:  # it has the `__call__` of a class above it
+                signatures[name] = signatures[base[1]]
         if rest and (signature := _parsed(rest)):
             signatures[name] = signature
     return signatures

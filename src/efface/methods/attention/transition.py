@@ -42,10 +42,12 @@ States = Callable[[Attended, PerHead, PerHead], Rows]
 """(how the network attends, attention from block `start` on, its gradients) -> row of each token that is read."""
 
 
-def tam(
+def _integrated(
+    states: States,
     model: nn.Module,
     images: Images,
     targets: Target,
+    of: slice,
     *,
     steps: int = 20,
     start: int = 0,
@@ -53,6 +55,40 @@ def tam(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Map:
+    """Return the maps of states times the gradient of the last attention, integrated along the line.
+
+    of: blocks whose gradients at the image the states need.
+    """
+    if steps < 2:
+        raise ValueError(f"steps is {steps}; expected at least 2: the baseline and the image are points of the line")
+    found, maps = attended(model, images), []
+    start = first_block(start, found)
+    alphas = torch.linspace(0, 1, steps, dtype=images.dtype, device=images.device)[:-1]
+    together = at_once(images, max_batch)
+    with evaluating(model), visible_attention(model, gradients=True) as attention:
+
+        def slopes(points: Images, aims: Target, of: slice) -> list[Tensor]:
+            attention.clear()
+            scores = target_scores(model, points, aims, score)
+            return gradients_of(model, scores, attention[start:][of], points)
+
+        for block in blocks(len(images), together):
+            whole, aims = images[block].detach(), targets[block]
+            gradients = slopes(whole, aims, of)
+            rows = states(found, attention[start:], gradients)
+            total = gradients[-1][:, :, list(found.read)]
+            for some in alphas.split(max(1, together // len(whole))):
+                points = (baseline + some[:, None, None, None, None] * (whole - baseline)).flatten(0, 1)
+                again = aims.repeat(len(some), *(1,) * (aims.ndim - 1))
+                (last,) = slopes(points, again, LAST)
+                total = total + last[:, :, list(found.read)].unflatten(0, (len(some), -1)).sum(0)
+            weights = (total / steps).relu().mean(1)
+            maps.append(laid_out(found, rows * weights, whole))
+    return torch.cat(maps)
+
+
+@with_settings_of(_integrated)
+def tam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Attention followed back from the last block's row of the class token, times its integrated gradient.
 
     Formula: s = E A_L of the class token, then s = s + s E A_l for l = L-1 ... 1; map = s * W, with E the mean over
@@ -66,7 +102,7 @@ def tam(
     Differs: the line begins at a flat image in [0, 1]; theirs begins at the mean colour, 0 after the normalisation. As
         in their code, the last block is not used a second time; the code of IDSDS uses it twice.
     """
-    return _integrated(_transitions, model, images, targets, LAST, steps, start, baseline, score, max_batch)
+    return _integrated(_transitions, model, images, targets, LAST, **settings)
 
 
 @with_settings_of(tam)
@@ -100,47 +136,3 @@ def _weighted_blocks(found: Attended, attention: PerHead, gradients: PerHead) ->
         share = heads / heads.sum(1, keepdim=True).clamp(min=torch.finfo(heads.dtype).tiny)
         mixed.append(torch.einsum("nh,nhqt->nqt", share, weights))
     return through(found.rows(mixed[0]), mixed)
-
-
-def _integrated(
-    states: States,
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    of: slice,
-    steps: int,
-    start: int,
-    baseline: float,
-    score: TargetScore,
-    max_batch: int,
-) -> Map:
-    """Return the maps of states times the gradient of the last attention, integrated along the line.
-
-    of: blocks whose gradients at the image the states need.
-    """
-    if steps < 2:
-        raise ValueError(f"steps is {steps}; expected at least 2: the baseline and the image are points of the line")
-    found, maps = attended(model, images), []
-    start = first_block(start, found)
-    alphas = torch.linspace(0, 1, steps, dtype=images.dtype, device=images.device)[:-1]
-    together = at_once(images, max_batch)
-    with evaluating(model), visible_attention(model, gradients=True) as attention:
-
-        def slopes(points: Images, aims: Target, of: slice) -> list[Tensor]:
-            attention.clear()
-            scores = target_scores(model, points, aims, score)
-            return gradients_of(model, scores, attention[start:][of], points)
-
-        for block in blocks(len(images), together):
-            whole, aims = images[block].detach(), targets[block]
-            gradients = slopes(whole, aims, of)
-            rows = states(found, attention[start:], gradients)
-            total = gradients[-1][:, :, list(found.read)]
-            for some in alphas.split(max(1, together // len(whole))):
-                points = (baseline + some[:, None, None, None, None] * (whole - baseline)).flatten(0, 1)
-                again = aims.repeat(len(some), *(1,) * (aims.ndim - 1))
-                (last,) = slopes(points, again, LAST)
-                total = total + last[:, :, list(found.read)].unflatten(0, (len(some), -1)).sum(0)
-            weights = (total / steps).relu().mean(1)
-            maps.append(laid_out(found, rows * weights, whole))
-    return torch.cat(maps)

@@ -20,22 +20,18 @@ HANDLERS = layers.HANDLERS | norms.HANDLERS | elementwise.HANDLERS | attention.H
 """The replacements of all torch functions that have one."""
 
 
+@with_settings_of(rules_of, after="rules")
 def lrp(
     model: nn.Module,
     images: Images,
     targets: Target,
     *,
     rules: str = "epsilon_plus",
-    linear: str | None = None,
-    conv: str | None = None,
-    first: str | None = None,
-    epsilon: float = 1e-6,
-    gamma: float = 0.25,
-    alpha: float = 2.0,
     low: float = 0.0,
     high: float = 1.0,
     score: TargetScore = "logit",
     max_batch: int = 256,
+    **replaced: Any,
 ) -> Images:
     """Relevance of each value of the image, passed back through each layer by that layer's rule: signed.
 
@@ -67,7 +63,7 @@ def lrp(
     Differs: the rules are those of zennit's composites, with the same numbers; but the relevance starts at the logit
         and not at 1, and a BatchNorm that no layer precedes has the epsilon rule.
     """
-    chosen = rules_of(rules, linear=linear, conv=conv, first=first, epsilon=epsilon, gamma=gamma, alpha=alpha)
+    chosen = rules_of(rules, **replaced)
     _check_range(low, high)
     return relevance("lrp", model, images, targets, chosen, score=score, max_batch=max_batch, pixel_range=(low, high))
 

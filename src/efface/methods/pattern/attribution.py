@@ -7,7 +7,7 @@ functions), with pooling, dropout and sums. Any other network raises a ValueErro
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -51,6 +51,7 @@ class PatternAttribution:
     """
 
     fit, learnt_from = fit, learnt_from
+    back: ClassVar[Back] = "pattern_attribution"
 
     def __init__(
         self, *, estimator: Estimator = "two_component", pool: int = 1024, places: int = 64, start: Start = "logit"
@@ -72,10 +73,15 @@ class PatternAttribution:
         patterns: the patterns themselves. Then `fit` is not needed.
         max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
         """
-        return _along(self, model, images, targets, patterns, "pattern_attribution", gradient, max_batch=max_batch)
+        return _along(self, model, images, targets, patterns, self.back, self.method, max_batch=max_batch)
+
+    @property
+    def method(self) -> Method:
+        """The method whose backward pass takes the patterns."""
+        return gradient
 
 
-class PatternNet:
+class PatternNet(PatternAttribution):
     """Target logit sent back by the patterns alone: the signal in the image that causes the logit, signed.
 
     Formula: the backward pass of the gradient, with the patterns a in place of the weights of each layer.
@@ -89,28 +95,10 @@ class PatternNet:
         1 / its weight.
     """
 
-    fit, learnt_from = fit, learnt_from
-
-    def __init__(
-        self, *, estimator: Estimator = "two_component", pool: int = 1024, places: int = 64, start: Start = "logit"
-    ) -> None:
-        self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
-        self.learnt: dict[str, Tensor] = {}
-
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Images,
-        targets: Target,
-        *,
-        patterns: Patterns | None = None,
-        max_batch: int = 256,
-    ) -> Images:
-        """Return the maps. The settings are those of `PatternAttribution`."""
-        return _along(self, model, images, targets, patterns, "pattern_net", gradient, max_batch=max_batch)
+    back = "pattern_net"
 
 
-class PatternGuidedIG:
+class PatternGuidedIG(PatternAttribution):
     """PatternAttribution averaged along the straight line from a baseline, times the way travelled: PGIG, signed.
 
     Formula: map = (x - x0) * sum over k of w_k P(x0 + alpha_k (x - x0)), with P the map of PatternAttribution.
@@ -129,8 +117,6 @@ class PatternGuidedIG:
         ImageNet and rule `interior`. It starts from the softmax in one script and from 1 in another.
     """
 
-    fit, learnt_from = fit, learnt_from
-
     def __init__(
         self,
         *,
@@ -144,21 +130,12 @@ class PatternGuidedIG:
     ) -> None:
         grid_of(rule, steps)  # raises an error for wrong settings before the fit
         self.steps, self.rule, self.baseline = steps, rule, baseline
-        self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
-        self.learnt: dict[str, Tensor] = {}
+        super().__init__(estimator=estimator, pool=pool, places=places, start=start)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Images,
-        targets: Target,
-        *,
-        patterns: Patterns | None = None,
-        max_batch: int = 256,
-    ) -> Images:
-        """Return the maps. The settings are those of `PatternAttribution`, but `max_batch` counts points."""
-        line = partial(integrated_gradients, steps=self.steps, rule=self.rule, baseline=self.baseline)
-        return _along(self, model, images, targets, patterns, "pattern_attribution", line, max_batch=max_batch)
+    @property
+    def method(self) -> Method:
+        """Integrated gradients. `max_batch` counts points."""
+        return partial(integrated_gradients, steps=self.steps, rule=self.rule, baseline=self.baseline)
 
 
 class PatternGuided:
