@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from efface.erase.ranking import for_unit
-from efface.metrics.formula import Metric, values_of
+from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, one_an_image, reduced
-from efface.metrics.shared.orders import UNIT
+from efface.metrics.shared.located import localisation
 from efface.plug.call import Call
 from efface.store.results import Score
 
@@ -36,17 +36,12 @@ def emd(*, side: int = 16) -> Metric:
     """
     if side < 2:
         raise ValueError(f"emd: side is {side}; expected at least 2: raise it")
-    return Metric(
-        probes=lambda point: {"moved": Moved(side, point.post)},
-        value=values_of("moved", "nearness"),
-        direction={"nearness": "higher"},
-        ranges={"nearness": UNIT},
-        sample="images",
-        uses=frozenset({"post"}),
-        caption="How near the relevance of a map lies to the true object: 1 minus the mean way, as a part of the "
+    return localisation(
+        "moved",
+        lambda post: Moved(side, post),
+        {"nearness": "nearness"},
+        "How near the relevance of a map lies to the true object: 1 minus the mean way, as a part of the "
         "diagonal, that it has to move until it lies evenly on the object.",
-        family="localisation",
-        axis="",
     )
 
 

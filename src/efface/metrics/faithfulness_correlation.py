@@ -7,6 +7,7 @@ import numpy as np
 from efface.base.types import TargetScore
 from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.sensitivity_n import at_least_three
+from efface.metrics.shared.effects import faithfulness
 from efface.metrics.shared.subsets import Sets, Subsets
 
 Undefined = Literal["missing", "zero"]
@@ -58,18 +59,11 @@ def faithfulness_correlation(
         return {"subsets": Subsets(fraction, samples, grid, score, point.imputer, point.post, unit, sets)}
 
     shown = values_of("subsets", "pearson", "spearman")
-    return Metric(
-        probes=probes,
-        value=shown
-        if undefined == "missing"
-        else lambda scores: {n: np.nan_to_num(v) for n, v in shown(scores).items()},
-        direction={"pearson": "higher", "spearman": "higher"},
-        ranges={"pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)},
-        sample="images",
-        uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
-        caption="Random sets of pixels are erased. The larger the sum of a truthful map over a set, the further the "
+    return faithfulness(
+        probes,
+        shown if undefined == "missing" else lambda scores: {n: np.nan_to_num(v) for n, v in shown(scores).items()},
+        {"pearson": "higher", "spearman": "higher"},
+        "Random sets of pixels are erased. The larger the sum of a truthful map over a set, the further the "
         "score falls without it. The correlation over the sets is then near 1.",
-        family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
-        axis="",
+        uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
     )

@@ -1,7 +1,7 @@
 """IDSDS, in-domain single deletion: `single_deletion` of a network that was fine-tuned on images without a cell."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -16,8 +16,7 @@ from efface.metrics.probes.description import text
 from efface.metrics.shared.cells import CellSums, by_cell, cell_labels, cell_of, check_grid
 from efface.metrics.shared.effects import check_positive, identity_of
 from efface.metrics.shared.fine_tuning import fine_tuned
-from efface.metrics.shared.orders import SIGNED
-from efface.metrics.single_deletion import DEFAULTS, MOST_CELLS, correlated, deletion_falls
+from efface.metrics.single_deletion import MOST_CELLS, deletion_falls, single_deletion
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
@@ -67,22 +66,15 @@ def idsds(
     if not decay >= 0:
         raise ValueError(f"idsds: decay is {decay}; expected a number of at least 0: change it")
     tuning = FineTuning(epochs, lr, momentum, decay, step, batch_size)
-    return Metric(
+    return replace(
+        single_deletion(cells=cells, score=score),
         probes=lambda point: {
             "falls": TunedDeletions(cells, score, point.imputer, tuning),
             "sums": CellSums(cells, point.post),
         },
-        value=correlated,
-        direction={"correlation": "higher"},
-        ranges={"correlation": SIGNED},
-        sample="images",
-        uses=frozenset({"imputer", "post"}),
         caption="The network is fine-tuned on images of which half lack a cell of a grid, so that such images are not "
         "strange to it. Then each cell is erased alone. The larger the sum of a truthful map over a cell, the further "
         "the score falls without it.",
-        family="faithfulness",
-        defaults=DEFAULTS,
-        axis="",
         needs_fit=True,
     )
 

@@ -1,5 +1,6 @@
 """Infidelity: the error of a map's prediction of how the score falls under a change of the image."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ from efface.metrics.shared.effects import (
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
+
+Effects = tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]
+"""Of each image and change: the fall of the score that the map predicts, and the fall itself."""
 
 
 def infidelity(
@@ -104,20 +108,18 @@ class Squares:
         squares(images.shape[2], images.shape[3], self.size, torch.zeros(1, 1, 2))
 
     def __call__(self, case: Case) -> Score:
-        effects = []
-        for indices, images, classes in image_blocks(case, self.samples + 1):
+        def effects(indices: Tensor, images: Images, classes: Targets) -> Effects:
             maps = reduced(case, indices, self.post)
             maps = maps.sum(1) if maps.ndim == 4 else maps
             places = corners(seeds_for(case, "squares", indices), self.samples)
             removed = squares(images.shape[2], images.shape[3], self.size, places)
             seeds = seeds_for(case, "squares fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
-            effects.append(
-                subset_effects(
-                    case.network, images, classes, maps, removed, fills, score=self.score, max_batch=case.max_batch
-                )
+            return subset_effects(
+                case.network, images, classes, maps, removed, fills, score=self.score, max_batch=case.max_batch
             )
-        return _score(effects)
+
+        return _score(effects(*block) for block in image_blocks(case, self.samples + 1))
 
 
 @dataclass(frozen=True)
@@ -135,17 +137,15 @@ class Noise:
     map_values = "feature"
 
     def __call__(self, case: Case) -> Score:
-        effects = []
-        for indices, images, classes in image_blocks(case, self.samples + 1):
+        def effects(indices: Tensor, images: Images, classes: Targets) -> Effects:
             maps = for_unit(reduced(case, indices, self.post), "feature", images.shape[1])
             seeds, shape = seeds_for(case, "infidelity noise", indices), tuple(images.shape[1:])
             steps = torch.stack([draws.normal(draws.fold(seeds, k), shape) for k in range(self.samples)])
-            effects.append(
-                noise_effects(
-                    case.network, images, classes, maps, steps * self.noise, score=self.score, max_batch=case.max_batch
-                )
+            return noise_effects(
+                case.network, images, classes, maps, steps * self.noise, score=self.score, max_batch=case.max_batch
             )
-        return _score(effects)
+
+        return _score(effects(*block) for block in image_blocks(case, self.samples + 1))
 
 
 def noise_effects(
@@ -157,7 +157,7 @@ def noise_effects(
     *,
     score: TargetScore = "logit",
     max_batch: int = 256,
-) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
+) -> Effects:
     """Return the sum of map times step, and the fall of the score at image - step. Float64, on the CPU.
 
     score: score of the explained class.
@@ -198,7 +198,7 @@ def _span(length: int, size: int, places: Float[Tensor, "s n"]) -> Bool[Tensor, 
     return (offset >= 0) & (offset < size)
 
 
-def _score(effects: list[tuple[Tensor, Tensor]]) -> Score:
+def _score(effects: Iterable[Effects]) -> Score:
     predicted, fallen = (torch.cat(parts).numpy() for parts in zip(*effects, strict=True))
     plain, scaled = infidelities(predicted, fallen)
     return Score({"infidelity": plain, "scaled": scaled})

@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from efface.erase.ranking import count, for_unit
-from efface.metrics.formula import Metric, values_of
+from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
-from efface.metrics.shared.located import share_of_top
-from efface.metrics.shared.orders import UNIT
+from efface.metrics.shared.located import localisation, share_of_top
 from efface.plug.call import Call
 from efface.store.results import Score
 
@@ -39,18 +38,14 @@ def leakage(*, top: float = 0.1) -> Metric:
     """
     if not 0 < top <= 1:
         raise ValueError(f"leakage: top is {top}, expected a part of the pixels above 0 and at most 1; change it")
-    return Metric(
-        probes=lambda point: {"off": OffObject(top, point.post)},
-        value=values_of("off", "mass", "top"),
-        direction={"mass": "lower", "top": "lower"},
-        ranges=dict.fromkeys(("mass", "top"), UNIT),
-        sample="images",
-        uses=frozenset({"post"}),
-        read_with=("robust_accuracy",),
-        caption="The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
+    return localisation(
+        "off",
+        lambda post: OffObject(top, post),
+        {"mass": "mass", "top": "top"},
+        "The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
         "shows the class. If the network uses only the object, a truthful map has nothing there.",
-        family="localisation",
-        axis="",
+        better="lower",
+        read_with=("robust_accuracy",),
     )
 
 

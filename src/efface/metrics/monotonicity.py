@@ -18,13 +18,14 @@ from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.shared.effects import (
     answers,
     check_positive,
+    faithfulness,
     identity_of,
     image_blocks,
     seeds_for,
     spearman,
 )
 from efface.metrics.shared.groups import check_units, described, group, group_sums, ranked
-from efface.metrics.shared.orders import SIGNED, UNIT
+from efface.metrics.shared.orders import UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
@@ -64,18 +65,14 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
     check_positive("monotonicity", samples=samples)
     if steps < 3:
         raise ValueError(f"monotonicity: steps is {steps}; expected at least 3 for a correlation over them: raise it")
-    return Metric(
-        probes=lambda point: {"groups": Groups(steps, samples, score, point.imputer, point.post, point.unit)},
-        value=values_of("groups", "correlation", "rising"),
-        direction={"correlation": "higher", "rising": "none"},
-        ranges={"correlation": SIGNED, "rising": UNIT},
-        sample="images",
-        uses=frozenset({"imputer", "unit", "groups", "post"}),
-        caption="Groups of pixels return to an empty image, least relevant first, and each group is erased alone. With "
+    return faithfulness(
+        lambda point: {"groups": Groups(steps, samples, score, point.imputer, point.post, point.unit)},
+        values_of("groups", "correlation", "rising"),
+        {"correlation": "higher", "rising": "none"},
+        "Groups of pixels return to an empty image, least relevant first, and each group is erased alone. With "
         "a truthful map, groups of larger value have a larger effect. The share of rising steps only describes.",
-        family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
-        axis="",
+        uses=frozenset({"imputer", "unit", "groups", "post"}),
+        ranges={"rising": UNIT},
     )
 
 

@@ -3,8 +3,8 @@
 Source: Zhang, Bargal, Lin, Brandt, Shen & Sclaroff 2018, section 4.2 (arXiv:1608.00507).
 """
 
-from efface.metrics.formula import Metric, values_of
-from efface.metrics.shared.located import Located
+from efface.metrics.formula import Metric
+from efface.metrics.shared.located import located
 
 
 def pointing_game(*, tolerance: float = 0.0) -> Metric:
@@ -20,15 +20,10 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
     """
     if not tolerance >= 0:
         raise ValueError(f"pointing_game: tolerance is {tolerance}, expected pixels of at least 0; raise it")
-    return Metric(
-        probes=lambda point: {"located": Located("pointing_game", point.post, float(tolerance))},
-        value=values_of("located", hit="pointing_game"),
-        direction={"hit": "higher"},
-        ranges={"hit": (0.0, 1.0)},
-        sample="images",
-        uses=frozenset({"post"}),
-        caption="The score is 1 if the pixel that a map ranks first lies on the true object. If the network uses the "
+    return located(
+        "pointing_game",
+        "hit",
+        "The score is 1 if the pixel that a map ranks first lies on the true object. If the network uses the "
         "object, a truthful map points there.",
-        family="localisation",
-        axis="",
+        tolerance=float(tolerance),
     )

@@ -8,19 +8,11 @@ Source: Clark, Wilming & Haufe 2023, section 3 (arXiv:2306.12816).
 Differs: pixels of value 0 share the places that are left, where the code gives them none.
 """
 
-from efface.metrics.formula import Metric, values_of
-from efface.metrics.shared.located import Located
-from efface.metrics.shared.orders import UNIT
+from efface.metrics.shared.located import located
 
-precision = Metric(
-    probes=lambda point: {"located": Located("precision", point.post)},
-    value=values_of("located", "precision"),
-    direction={"precision": "higher"},
-    ranges={"precision": UNIT},
-    sample="images",
-    uses=frozenset({"post"}),
-    caption="The share on the true object of the k pixels with the largest absolute values, where k is the object's "
+precision = located(
+    "precision",
+    "precision",
+    "The share on the true object of the k pixels with the largest absolute values, where k is the object's "
     "number of pixels. If the network uses the object, a truthful map has its largest values there.",
-    family="localisation",
-    axis="",
 )

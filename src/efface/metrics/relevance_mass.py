@@ -7,18 +7,11 @@ Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance mas
 Differs: the channels are pooled by the study's `post`, not by one of the paper's five ways.
 """
 
-from efface.metrics.formula import Metric, values_of
-from efface.metrics.shared.located import Located
+from efface.metrics.shared.located import located
 
-relevance_mass = Metric(
-    probes=lambda point: {"located": Located("relevance_mass", point.post)},
-    value=values_of("located", mass="relevance_mass"),
-    direction={"mass": "higher"},
-    ranges={"mass": (0.0, 1.0)},
-    sample="images",
-    uses=frozenset({"post"}),
-    caption="The share of a map's positive relevance on the true object. If the network uses the object, a truthful "
+relevance_mass = located(
+    "relevance_mass",
+    "mass",
+    "The share of a map's positive relevance on the true object. If the network uses the object, a truthful "
     "map has its relevance there.",
-    family="localisation",
-    axis="",
 )

@@ -7,18 +7,11 @@ Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance ran
 Differs: the channels are pooled by the study's `post`; the paper breaks ties in an order of its own.
 """
 
-from efface.metrics.formula import Metric, values_of
-from efface.metrics.shared.located import Located
+from efface.metrics.shared.located import located
 
-relevance_rank = Metric(
-    probes=lambda point: {"located": Located("relevance_rank", point.post)},
-    value=values_of("located", overlap="relevance_rank"),
-    direction={"overlap": "higher"},
-    ranges={"overlap": (0.0, 1.0)},
-    sample="images",
-    uses=frozenset({"post"}),
-    caption="The share on the true object of the k pixels that a map ranks highest, where k is the object's number of "
+relevance_rank = located(
+    "relevance_rank",
+    "overlap",
+    "The share on the true object of the k pixels that a map ranks highest, where k is the object's number of "
     "pixels. If the network uses the object, a truthful map ranks its pixels first.",
-    family="localisation",
-    axis="",
 )

@@ -11,9 +11,8 @@ from efface.base.types import Images, TargetScore, Unit
 from efface.erase.masking import erase, to_float, to_stored
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
-from efface.metrics.shared.effects import answers, identity_of, image_blocks, seeds_for
+from efface.metrics.shared.effects import answers, faithfulness, identity_of, image_blocks, seeds_for
 from efface.metrics.shared.groups import check_units, described, group, group_sums, ranked
-from efface.metrics.shared.orders import SIGNED
 from efface.models.memory import at_once
 from efface.plug.call import Call
 from efface.store.results import Score
@@ -41,18 +40,13 @@ def saco(*, groups: int = 10, score: TargetScore = "probability") -> Metric:
     """
     if groups < 2:
         raise ValueError(f"{_GROUPS} is {groups}; expected at least 2, since pairs are compared: raise it")
-    return Metric(
-        probes=lambda point: {"groups": RankedGroups(groups, score, point.imputer, point.post, point.unit)},
-        value=values_of("groups", "coefficient"),
-        direction={"coefficient": "higher"},
-        ranges={"coefficient": SIGNED},
-        sample="images",
-        uses=frozenset({"imputer", "unit", "groups", "post"}),
-        caption="The pixels are cut into groups by rank, and each group is erased alone. Of two groups, a truthful map "
+    return faithfulness(
+        lambda point: {"groups": RankedGroups(groups, score, point.imputer, point.post, point.unit)},
+        values_of("groups", "coefficient"),
+        {"coefficient": "higher"},
+        "The pixels are cut into groups by rank, and each group is erased alone. Of two groups, a truthful map "
         "gives the larger sum to the one with the larger effect. The difference of the sums is the weight.",
-        family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
-        axis="",
+        uses=frozenset({"imputer", "unit", "groups", "post"}),
     )
 
 

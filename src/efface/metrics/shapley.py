@@ -26,8 +26,7 @@ from efface.metrics.shared.cells import (
     over_cells,
     scores_without,
 )
-from efface.metrics.shared.effects import identity_of, pearson, spearman
-from efface.metrics.shared.orders import SIGNED
+from efface.metrics.shared.effects import faithfulness, identity_of, pearson, spearman
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
@@ -65,21 +64,15 @@ def shapley(*, grid: int = 3, score: TargetScore = "probability") -> Metric:
         explanation.
     """
     check_grid("shapley", "grid", grid, MOST_CELLS)
-    return Metric(
-        probes=lambda point: {
+    return faithfulness(
+        lambda point: {
             "values": Coalitions(grid, score, point.imputer),
             "sums": CellSums(grid, point.post, drops_tokens(point.imputer)),
         },
-        value=_correlated,
-        direction={"spearman": "higher", "pearson": "higher"},
-        ranges={"spearman": SIGNED, "pearson": SIGNED},
-        sample="images",
-        uses=frozenset({"imputer", "post"}),
-        caption="The exact Shapley value of each cell of a grid is its mean contribution to the score over all orders "
+        _correlated,
+        {"spearman": "higher", "pearson": "higher"},
+        "The exact Shapley value of each cell of a grid is its mean contribution to the score over all orders "
         "of the cells. The sums of a truthful map over the cells follow these values.",
-        family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
-        axis="",
     )
 
 

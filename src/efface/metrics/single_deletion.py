@@ -23,8 +23,7 @@ from efface.metrics.shared.cells import (
     scores_without,
     whole_and_singles,
 )
-from efface.metrics.shared.effects import identity_of, spearman
-from efface.metrics.shared.orders import SIGNED
+from efface.metrics.shared.effects import faithfulness, identity_of, spearman
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
@@ -54,25 +53,16 @@ def single_deletion(*, cells: int = 4, score: TargetScore = "logit") -> Metric:
         where the code's zero after normalisation is that of ImageNet.
     """
     check_grid("single_deletion", "cells", cells, MOST_CELLS)
-    return Metric(
-        probes=lambda point: {
+    return faithfulness(
+        lambda point: {
             "falls": Deletions(cells, score, point.imputer),
             "sums": CellSums(cells, point.post, drops_tokens(point.imputer)),
         },
-        value=correlated,
-        direction={"correlation": "higher"},
-        ranges={"correlation": SIGNED},
-        sample="images",
-        uses=frozenset({"imputer", "post"}),
-        caption="Each cell of a grid is erased alone. The larger the sum of a truthful map over a cell, the further "
+        correlated,
+        {"correlation": "higher"},
+        "Each cell of a grid is erased alone. The larger the sum of a truthful map over a cell, the further "
         "the score falls without it. The rank correlation over the cells is then near 1.",
-        family="faithfulness",
-        defaults=DEFAULTS,
-        axis="",
     )
-
-
-DEFAULTS = {"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]}
 
 
 @dataclass(frozen=True)

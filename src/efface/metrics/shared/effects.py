@@ -14,18 +14,51 @@ from efface.base import draws
 from efface.base.types import Images, Maps, Seeds, Targets, TargetScore
 from efface.erase.masking import to_float
 from efface.erase.post import apply_post
-from efface.metrics.probes import Case, Needs
+from efface.metrics.formula import Better, Metric, Point, Setting
+from efface.metrics.probes import Case, Needs, Probe
+from efface.metrics.shared.orders import SIGNED
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
 from efface.plug.call import Call
 from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import read_rows
+from efface.store.results import Score
 from efface.training.loop import TrainingSettings
 
 Changed = Callable[[int], Images]
 """Function: number of the draw -> changed images."""
 Found = TypeVar("Found")
+
+
+_DEFAULTS = {"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]}
+
+
+def faithfulness(
+    probes: Callable[[Point], Mapping[str, Probe]],
+    value: Callable[[Mapping[str, Score]], Mapping[str, Any]],
+    direction: Mapping[str, Better],
+    caption: str,
+    *,
+    uses: frozenset[Setting] = frozenset({"imputer", "post"}),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> Metric:
+    """Return a metric of how a signed map, with its channels summed, follows the effects of erasing parts of an image.
+
+    ranges: by default, each value lies between -1 and 1.
+    """
+    return Metric(
+        probes=probes,
+        value=value,
+        direction=direction,
+        ranges=dict.fromkeys(direction, SIGNED) | dict(ranges or {}),
+        sample="images",
+        uses=uses,
+        caption=caption,
+        family="faithfulness",
+        defaults=_DEFAULTS,
+        axis="",
+    )
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
-"""Localisation: scores of how much of a map lies on the true object, and their probe. They need masks."""
+"""Localisation: metrics of how much of a map lies on the true object, their scores and probe. They need masks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,14 +12,49 @@ from torch import Tensor
 
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
-from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.formula import Better, Metric, values_of
+from efface.metrics.probes import Case, Description, Needs, Probe
 from efface.metrics.probes.description import SHARED, by_fields
+from efface.metrics.shared.orders import UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
 
 _AS_MANY = "as many as the object has"
 Measure = Literal["pointing_game", "precision", "relevance_mass", "relevance_rank"]
+
+
+def localisation(
+    name: str,
+    probe: Callable[[tuple[Call, ...]], Probe],
+    values: Mapping[str, str],
+    caption: str,
+    *,
+    better: Better = "higher",
+    read_with: tuple[str, ...] = (),
+) -> Metric:
+    """Return a metric whose values in [0, 1] come from one probe of the maps after `post`.
+
+    name: name of the probe. probe: function of `post`.
+    values: for each value of the metric, its name in the score of the probe.
+    """
+    return Metric(
+        probes=lambda point: {name: probe(point.post)},
+        value=values_of(name, **values),
+        direction=dict.fromkeys(values, better),
+        ranges=dict.fromkeys(values, UNIT),
+        sample="images",
+        uses=frozenset({"post"}),
+        read_with=read_with,
+        caption=caption,
+        family="localisation",
+        axis="",
+    )
+
+
+def located(measure: Measure, value: str, caption: str, *, tolerance: float = 0.0) -> Metric:
+    """Return the metric of one of the scores below. value: its name in the metric."""
+    return localisation("located", lambda post: Located(measure, post, tolerance), {value: measure}, caption)
 
 
 def pointing_game(
