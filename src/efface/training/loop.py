@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -102,7 +102,8 @@ def train(
         )
     if not len(rows.training):
         raise ValueError("fit: the data have no training rows; lower data.kwargs.validation, or raise the limit")
-    own = partial(_trained, build, batches, rows, targets, settings, seed, device, checkpoint, fingerprint, epoch_cost)
+    work = _Work(build, batches, rows, targets, settings, seed, device, checkpoint, fingerprint, epoch_cost)
+    own = partial(_trained, work)
     if settings.devices == 1:
         return own(log, advance, None)
     asked = asked_of(settings, rows.training, rows.validation, targets, seed, fingerprint)
@@ -116,70 +117,63 @@ def train(
     with task_status.training(settings.epochs, images, cost=epoch_cost, found=0):
         weights, result = trained_together(count, device, asked, log, advance, images)
     with _own_random_state(device):
-        network = _fresh(build, settings, seed, device)
+        network = work.fresh()
     network.load_state_dict(weights)
     return replace(result, network=network.eval(), devices=count)
 
 
-def _trained(
-    build: Callable[[], nn.Module],
-    batches: Batches,
-    rows: TrainingRows,
-    targets: Targets,
-    settings: TrainingSettings,
-    seed: int,
-    device: torch.device,
-    checkpoint: Path | None,
-    fingerprint: str,
-    epoch_cost: float,
-    log: Log | None,
-    advance: Callable[[float], None],
-    me: Member | None,
-) -> TrainingResult:
+class _Work(NamedTuple):
+    """What `train` is given, but for what is told of it."""
+
+    build: Callable[[], nn.Module]
+    batches: Batches
+    rows: TrainingRows
+    targets: Targets
+    settings: TrainingSettings
+    seed: int
+    device: torch.device
+    checkpoint: Path | None
+    fingerprint: str
+    epoch_cost: float
+
+    def fresh(self) -> nn.Module:
+        return _fresh(self.build, self.settings, self.seed, self.device)
+
+
+def _trained(work: _Work, log: Log | None, advance: Callable[[float], None], me: Member | None) -> TrainingResult:
     """Return the network that this process trains, alone or as a member of a group."""
-    with _own_random_state(device):
-        network = _fresh(build, settings, seed, device)
+    rows, settings = work.rows, work.settings
+    with _own_random_state(work.device):
+        network = work.fresh()
         optimizer = settings.optimizer(network.parameters())
         steps = -(-len(_trained_on(rows.training, settings)) // settings.batch_size)
         total = settings.epochs * (steps if settings.schedule_each == "step" else 1)
         schedule = settings.schedule(optimizer, total_steps=total) if settings.schedule else None
         loss_of = loss_function(settings.loss)
-        state = Training(network, optimizer, schedule, checkpoint, fingerprint, writes=me is None or me.number == 0)
+        files, writes = (work.checkpoint, work.fingerprint), me is None or me.number == 0
+        state = Training(network, optimizer, schedule, *files, writes=writes)
         if me is not None:
             copy_first(chain(network.parameters(), network.buffers()))
-        targets = targets.to(device)
+        work = work._replace(targets=work.targets.to(work.device))
         told = Told(log, steps, stops=settings.stop is not None and settings.stop.accuracy is not None)
         images = len(_trained_on(rows.training, settings))
-        with task_status.training(settings.epochs, images, cost=epoch_cost, found=state.epoch):
+        with task_status.training(settings.epochs, images, cost=work.epoch_cost, found=state.epoch):
             for epoch in range(state.epoch, settings.epochs):
                 if settings.stop is not None and settings.stop.reached(state):
                     break
                 each_step = schedule if settings.schedule_each == "step" else None
-                means = _epoch(
-                    network,
-                    batches,
-                    rows.training,
-                    targets,
-                    settings,
-                    optimizer,
-                    each_step,
-                    loss_of,
-                    seed,
-                    epoch,
-                    told,
-                    me,
-                )
+                means = _epoch(work, network, optimizer, each_step, loss_of, epoch, told, me)
                 if schedule is not None and settings.schedule_each == "epoch":
                     schedule.step()
                 validation_loss = None
                 if rows.validation is not None and len(rows.validation) and (me is None or me.number == 0):
-                    logits = _validated(network, batches, rows.validation, settings, epoch)
-                    expected = targets[rows.validation.to(device)]
+                    logits = _validated(network, work.batches, rows.validation, settings, epoch)
+                    expected = work.targets[rows.validation.to(work.device)]
                     means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
                     validation_loss = partial(loss_on, loss_of, logits, expected)
                 found = told.epoch(epoch, means, validation_loss)
                 state.finish(epoch, found if me is None else from_first(found), best=settings.keep == "best")
-                advance(epoch_cost)
+                advance(work.epoch_cost)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
     curves = {name: tuple(values) for name, values in state.terms.items()}
@@ -227,22 +221,19 @@ def _fresh(build: Callable[[], nn.Module], settings: TrainingSettings, seed: int
 
 @single_images_repaired()
 def _epoch(
+    work: _Work,
     network: nn.Module,
-    batches: Batches,
-    indices: Tensor,
-    targets: Tensor,
-    settings: TrainingSettings,
     optimizer: torch.optim.Optimizer,
     each_step: Any,
     loss_of: Callable[[Tensor, Tensor], Tensor],
-    seed: int,
     epoch: int,
     told: Told,
     me: Member | None,
 ) -> dict[str, float]:
+    targets, settings, seed = work.targets, work.settings, work.seed
     generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
     torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}") + (0 if me is None else me.number))
-    order = indices[torch.randperm(len(indices), generator=generator)]
+    order = work.rows.training[torch.randperm(len(work.rows.training), generator=generator)]
     shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
     flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
     order = _trained_on(order, settings)
@@ -255,7 +246,7 @@ def _epoch(
     network.train()
     means, at = Means(), 0
     moves, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
-    for part, padded in zip(parts, batches(order, parts[0].size, epoch), strict=True):
+    for part, padded in zip(parts, work.batches(order, parts[0].size, epoch), strict=True):
         own = slice(at, at + len(padded))
         shift, flip = (shifts[own], flips[own]) if moves else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))

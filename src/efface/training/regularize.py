@@ -27,6 +27,7 @@ from efface.base import draws
 from efface.base.shown import shown
 from efface.base.types import Images, Seeds, Targets
 from efface.plug.facts import states
+from efface.plug.shared_settings import with_settings_of
 
 Estimator = Literal["one_sided", "antithetic"]
 Logits = Float[Tensor, "n k"]
@@ -55,97 +56,6 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Weights and settings of the published trainings. The paper states no noise: samples and sigma are the code's."""
 
 
-@states(cost=10.0, estimates_hessian=True)
-def score_matching(
-    network: nn.Module,
-    images: Images,
-    targets: Targets,
-    outputs: Logits,
-    *,
-    samples: int = 10,
-    sigma: float = 0.01,
-    stability: float = 0.0,
-    estimator: Estimator = "one_sided",
-    seeds: Seeds | None = None,
-    noise: Noise | None = None,
-) -> Term:
-    """Score matching of exp f: mean trace of f's Hessian, half the mean squared norm of its gradient, a stability term.
-
-    Formula: mean(h) + mean(|g|^2) / 2 + stability * mean(h^2); h estimates an image's trace, g is its gradient. The
-    Hessian of a network of ReLUs is 0 almost everywhere, so use softplus. The estimate from one sample has a standard
-    deviation of 2 |g| / sigma. With sigma 0.01 and stability 0.001 the stability term is, on average, 40 |g|^2 plus the
-    square of the trace: it mainly penalises the gradient.
-
-    samples: noisy images for each image, at least 1. Each costs a forward pass (antithetic: two) and its backward pass.
-    sigma: standard deviation of the noise in units of [0, 1], above 0. The difference of two logits is multiplied by
-        2 / sigma^2, with its float32 rounding: below 0.001 rounding dominates.
-    stability: weight of the squared trace, at least 0.
-    estimator: one_sided, 2 (f(x + v) - f(x)) / sigma^2; antithetic, (f(x + v) + f(x - v) - 2 f(x)) / sigma^2, with the
-        same mean and without the gradient's share of the spread.
-    seeds: one for each image.
-    noise: standard normal draws to use instead of the seeds.
-
-    Source: Srinivas & Fleuret 2021, equation 4 (arXiv:2006.09128).
-    Differs: the antithetic estimator is ours, and no default.
-    """
-    check_score_matching(samples=samples, sigma=sigma, stability=stability, estimator=estimator)
-    _refuse("score_matching", network, images, outputs)
-    traces = hessian_traces(
-        network, images, targets, outputs, samples=samples, sigma=sigma, estimator=estimator, seeds=seeds, noise=noise
-    )
-    norms = squared_gradients(images, targets, outputs)
-    value = traces.mean() + norms.mean() / 2
-    if stability > 0:
-        value = value + stability * traces.square().mean()
-    parts = {"trace": traces.mean(), "squared_trace": traces.square().mean(), "squared_gradient": norms.mean()}
-    return Term(value, {name: part.detach() for name, part in parts.items()})
-
-
-@states(cost=3.0, estimates_hessian=True)
-def anti_score_matching(
-    network: nn.Module,
-    images: Images,
-    targets: Targets,
-    outputs: Logits,
-    *,
-    samples: int = 1,
-    sigma: float = 0.01,
-    threshold: float = 1e4,
-    estimator: Estimator = "one_sided",
-    seeds: Seeds | None = None,
-    noise: Noise | None = None,
-) -> Term:
-    """The opposite of score matching: minus the mean trace of f's Hessian, with a cap on the trace of each image.
-
-    It makes exp f a worse model of the images, and does not penalise the norm of the gradient. With the one-sided
-    estimator the capped number is noisy, so the term also rewards less noise, which is a smaller gradient.
-
-    samples, sigma, estimator, seeds, noise: as in `score_matching`.
-    threshold: cap of the trace of an image, any number.
-
-    Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
-    Differs: the antithetic estimator is ours, and no default. The curve `trace` is not cut off at the threshold.
-    """
-    check_anti_score_matching(samples=samples, sigma=sigma, threshold=threshold, estimator=estimator)
-    _refuse("anti_score_matching", network, images, outputs)
-    traces = hessian_traces(
-        network, images, targets, outputs, samples=samples, sigma=sigma, estimator=estimator, seeds=seeds, noise=noise
-    )
-    parts = {"trace": traces.mean().detach(), "cut_off": (traces.detach() > threshold).to(traces).mean()}
-    return Term(-traces.clamp(max=threshold).mean(), parts)
-
-
-@states(cost=6.0)
-def gradient_norm(network: nn.Module, images: Images, targets: Targets, outputs: Logits) -> Term:
-    """Half the mean squared norm of f's gradient. It costs a backward pass, and a second one through it.
-
-    Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
-    """
-    _refuse("gradient_norm", network, images, outputs, compares=False)
-    norms = squared_gradients(images, targets, outputs)
-    return Term(norms.mean() / 2, {"squared_gradient": norms.mean().detach()})
-
-
 def hessian_traces(
     network: nn.Module,
     images: Images,
@@ -167,6 +77,91 @@ def hessian_traces(
             there = (there + _own(network(images - step), targets) - clean) / 2
         total = total + there
     return total * (2 / (samples * sigma**2))
+
+
+@states(cost=10.0, estimates_hessian=True)
+@with_settings_of(hessian_traces)
+def score_matching(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Logits,
+    *,
+    samples: int = 10,
+    sigma: float = 0.01,
+    stability: float = 0.0,
+    **estimate: Any,
+) -> Term:
+    """Score matching of exp f: mean trace of f's Hessian, half the mean squared norm of its gradient, a stability term.
+
+    Formula: mean(h) + mean(|g|^2) / 2 + stability * mean(h^2); h estimates an image's trace, g is its gradient. The
+    Hessian of a network of ReLUs is 0 almost everywhere, so use softplus. The estimate from one sample has a standard
+    deviation of 2 |g| / sigma. With sigma 0.01 and stability 0.001 the stability term is, on average, 40 |g|^2 plus the
+    square of the trace: it mainly penalises the gradient.
+
+    samples: noisy images for each image, at least 1. Each costs a forward pass (antithetic: two) and its backward pass.
+    sigma: standard deviation of the noise in units of [0, 1], above 0. The difference of two logits is multiplied by
+        2 / sigma^2, with its float32 rounding: below 0.001 rounding dominates.
+    stability: weight of the squared trace, at least 0.
+    estimator: one_sided, 2 (f(x + v) - f(x)) / sigma^2; antithetic, (f(x + v) + f(x - v) - 2 f(x)) / sigma^2, with the
+        same mean and without the gradient's share of the spread.
+    seeds: one for each image.
+    noise: standard normal draws to use instead of the seeds.
+
+    Source: Srinivas & Fleuret 2021, equation 4 (arXiv:2006.09128).
+    Differs: the antithetic estimator is ours, and no default.
+    """
+    check_score_matching(samples=samples, sigma=sigma, stability=stability, estimator=estimate["estimator"])
+    _refuse("score_matching", network, images, outputs)
+    traces = hessian_traces(network, images, targets, outputs, samples=samples, sigma=sigma, **estimate)
+    norms = squared_gradients(images, targets, outputs)
+    value = traces.mean() + norms.mean() / 2
+    if stability > 0:
+        value = value + stability * traces.square().mean()
+    parts = {"trace": traces.mean(), "squared_trace": traces.square().mean(), "squared_gradient": norms.mean()}
+    return Term(value, {name: part.detach() for name, part in parts.items()})
+
+
+@states(cost=3.0, estimates_hessian=True)
+@with_settings_of(hessian_traces)
+def anti_score_matching(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Logits,
+    *,
+    samples: int = 1,
+    sigma: float = 0.01,
+    threshold: float = 1e4,
+    **estimate: Any,
+) -> Term:
+    """The opposite of score matching: minus the mean trace of f's Hessian, with a cap on the trace of each image.
+
+    It makes exp f a worse model of the images, and does not penalise the norm of the gradient. With the one-sided
+    estimator the capped number is noisy, so the term also rewards less noise, which is a smaller gradient.
+
+    samples, sigma, estimator, seeds, noise: as in `score_matching`.
+    threshold: cap of the trace of an image, any number.
+
+    Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
+    Differs: the antithetic estimator is ours, and no default. The curve `trace` is not cut off at the threshold.
+    """
+    check_anti_score_matching(samples=samples, sigma=sigma, threshold=threshold, estimator=estimate["estimator"])
+    _refuse("anti_score_matching", network, images, outputs)
+    traces = hessian_traces(network, images, targets, outputs, samples=samples, sigma=sigma, **estimate)
+    parts = {"trace": traces.mean().detach(), "cut_off": (traces.detach() > threshold).to(traces).mean()}
+    return Term(-traces.clamp(max=threshold).mean(), parts)
+
+
+@states(cost=6.0)
+def gradient_norm(network: nn.Module, images: Images, targets: Targets, outputs: Logits) -> Term:
+    """Half the mean squared norm of f's gradient. It costs a backward pass, and a second one through it.
+
+    Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
+    """
+    _refuse("gradient_norm", network, images, outputs, compares=False)
+    norms = squared_gradients(images, targets, outputs)
+    return Term(norms.mean() / 2, {"squared_gradient": norms.mean().detach()})
 
 
 def squared_gradients(images: Images, targets: Targets, outputs: Logits) -> Float[Tensor, " n"]:

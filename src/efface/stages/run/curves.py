@@ -1,7 +1,7 @@
 """Puts the curves of a run's plan together from the results that the run has so far."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -52,19 +52,8 @@ class PlannedRun:
     @cached_property
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
-        means = {meaning.name: meaning for meaning in self.metrics}
-        return [
-            curve
-            for planned in self.plan.curves
-            for curve in curves_of(
-                kept_curve(planned),
-                means[planned.entry.name],
-                self.values[planned.entry.name],
-                self.run.results,
-                image_order(self.run.study.seed, len(self.run.data["test"])),
-                self.kept,
-            )
-        ]
+        planned, order = map(kept_curve, self.plan.curves), image_order(self.run.study.seed, len(self.run.data["test"]))
+        return _all_curves(planned, self.metrics, self.values, self.run.results, order, self.kept)
 
 
 @dataclass(frozen=True)
@@ -79,14 +68,8 @@ class RunRecord:
     @cached_property
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
-        means = {meaning.name: meaning for meaning in self.kept.metrics}
         order = image_order(self.kept.seed, self.kept.images)
-        return [
-            curve
-            for planned in self.kept.curves
-            if planned.metric in means
-            for curve in curves_of(planned, means[planned.metric], self.values[planned.metric], self.results, order)
-        ]
+        return _all_curves(self.kept.curves, self.kept.metrics, self.values, self.results, order)
 
     @property
     def open(self) -> int:
@@ -163,6 +146,20 @@ def kept_curve(planned: PlannedCurve) -> KeptCurve:
         repeats=keys,
         looks=planned.looks,
     )
+
+
+def _all_curves(
+    planned: Iterable[KeptCurve],
+    metrics: Iterable[KeptMetric],
+    values: Mapping[str, Value],
+    results: Results,
+    order: Int[Tensor, " images"],
+    kept: Kept | None = None,
+) -> list[Curve]:
+    means = {meaning.name: meaning for meaning in metrics}
+    known = (each for each in planned if each.metric in means)
+    every = (curves_of(each, means[each.metric], values[each.metric], results, order, kept) for each in known)
+    return list(itertools.chain.from_iterable(every))
 
 
 def curves_of(
