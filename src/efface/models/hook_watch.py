@@ -71,11 +71,11 @@ def see_calls(model: nn.Module, images: Tensor, see: Callable[[str, nn.Module, A
 
     see: function that gets the module's name, the module and its output. The model itself comes last, with the name "".
     """
-    handles = (
+    handles = [
         look_in(module, lambda called, _, output, name=name: see(name, called, output))
         for name, module in model.named_modules()
-    )
-    run_once(model, images, [*handles])
+    ]
+    run_once(model, images, handles)
 
 
 def run_once(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:

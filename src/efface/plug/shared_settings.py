@@ -31,11 +31,11 @@ def with_settings_of(
         listed = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         if len(listed) == len(own.parameters):
             raise TypeError(f"{function.__name__} has no **settings to receive the settings of {source.__name__}")
-        names = {parameter.name for parameter in listed} | {*but}
-        taken = [parameter for name, parameter in offered.items() if name not in names]
-        if after and after not in names:
-            raise TypeError(f"{function.__name__} has no setting {after}; it has {', '.join(sorted(names))}")
-        place = 1 + [*own.parameters].index(after) if after else len(listed)
+        stated = [parameter.name for parameter in listed]
+        if after and after not in stated:
+            raise TypeError(f"{function.__name__} has no setting {after}; it has {', '.join(stated)}")
+        taken = [parameter for name, parameter in offered.items() if name not in {*stated, *but}]
+        place = 1 + stated.index(after) if after else len(listed)
         joined = own.replace(parameters=[*listed[:place], *taken, *listed[place:]])
 
         @functools.wraps(function)

@@ -123,7 +123,7 @@ def train(
 
 
 class _Work(NamedTuple):
-    """What `train` is given, but for what is told of it."""
+    """What `train` is given, without the functions that it reports to."""
 
     build: Callable[[], nn.Module]
     batches: Batches
