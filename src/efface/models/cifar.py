@@ -26,7 +26,7 @@ from typing import Any, Literal
 from torch import nn
 
 from efface.models.activation import Nonlinearity, nonlinearity
-from efface.models.common import Common
+from efface.models.network_settings import NetworkSettings
 from efface.models.published_names import score_matching_name, with_names
 from efface.models.resnet import BasicBlock, Bottleneck, ResNet
 from efface.plug.shared_settings import with_settings_of
@@ -39,7 +39,7 @@ VGG11: VggLayers = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 51
 VGG14: VggLayers = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet(
     *,
     blocks: Sequence[int],
@@ -68,7 +68,7 @@ def resnet(
             f"resnet: blocks {list(blocks)}, widths {list(widths)}, strides {strides and list(strides)}; expected "
             "numbers of at least 1, one for each stage in all of them: make the lists equally long"
         )
-    common = Common(**settings)
+    common = NetworkSettings(**settings)
     network = ResNet(
         widths,
         blocks,
@@ -82,7 +82,7 @@ def resnet(
     return common.started(with_names(network, score_matching_name))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def vgg(
     *, plan: VggLayers, size: int = 32, activation: Nonlinearity = "softplus", beta: float = 10.0, **settings: Any
 ) -> nn.Module:
@@ -99,7 +99,7 @@ def vgg(
             f"vgg: plan {list(plan)} on images of {size}x{size} pixels; expected at least one convolution of 1 channel "
             f"or more, and {2 ** len(pools)} pixels or more for {len(pools)} pools: change the plan or the size"
         )
-    common = Common(**settings)
+    common = NetworkSettings(**settings)
     make, layers, inputs = nonlinearity(activation, beta), list[nn.Module](), common.in_channels
     for entry in plan:
         if entry == "M":

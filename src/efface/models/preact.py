@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.activation import Nonlinearity, nonlinearity
-from efface.models.common import Common
+from efface.models.network_settings import NetworkSettings
 from efface.models.resnet import Activation
 from efface.plug.shared_settings import with_settings_of
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def preact_resnet(
     *,
     blocks: Sequence[int],
@@ -64,7 +64,7 @@ def preact_resnet(
             f"preact_resnet: {', '.join(f'{name} {numbers}' for name, numbers in stages.items())}; expected numbers of "
             "at least 1, one for each stage in all of them: make the lists equally long"
         )
-    common, block = Common(**settings), PreActBottleneck if bottleneck else PreActBlock
+    common, block = NetworkSettings(**settings), PreActBottleneck if bottleneck else PreActBlock
     shapes = list(zip(blocks, widths, steps, strict=True))
     return common.started(
         PreActResNet(shapes, block, common, activation=nonlinearity(activation, beta), final_norm=final_norm)
@@ -152,7 +152,7 @@ class PreActResNet(nn.Module):
         self,
         stages: Sequence[tuple[int, int, int]],
         block: type[PreActBlock | PreActBottleneck],
-        common: Common,
+        common: NetworkSettings,
         *,
         activation: Activation,
         final_norm: bool,

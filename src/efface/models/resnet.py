@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efface.models.common import Common
+from efface.models.network_settings import NetworkSettings
 from efface.plug.shared_settings import with_settings_of
 
 _THIN = (16, 32, 64)
@@ -31,7 +31,7 @@ Activation = Callable[[], nn.Module]
 Shortcut = Literal["projection", "padding"]
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet8_wide(**settings: Any) -> nn.Module:
     """Wide ResNet-8, one block in each stage: 1,227,594 parameters with 10 classes, 195 M MACs at 32x32.
 
@@ -39,41 +39,41 @@ def resnet8_wide(**settings: Any) -> nn.Module:
 
     Source: the network of Khakzar et al. 2021 (CVPR), with PyTorch's default initialisation as in the paper.
     """
-    common = Common(**settings)
+    common = NetworkSettings(**settings)
     return common.started(ResNet(_WIDE, 1, "projection", common))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet8(**settings: Any) -> nn.Module:
     """Thin ResNet-8, one block in each stage: 75,290 parameters. It follows the rule of He et al. with n = 1.
 
     Differs: the smallest network of He et al. has 20 layers.
     """
-    return _thin(1, Common(**settings))
+    return _thin(1, NetworkSettings(**settings))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet20(**settings: Any) -> nn.Module:
     """Thin ResNet-20, three blocks in each stage: 269,722 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(3, Common(**settings))
+    return _thin(3, NetworkSettings(**settings))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet32(**settings: Any) -> nn.Module:
     """Thin ResNet-32, five blocks in each stage: 464,154 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(5, Common(**settings))
+    return _thin(5, NetworkSettings(**settings))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet44(**settings: Any) -> nn.Module:
     """Thin ResNet-44, seven blocks in each stage: 658,586 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(7, Common(**settings))
+    return _thin(7, NetworkSettings(**settings))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def resnet56(**settings: Any) -> nn.Module:
     """Thin ResNet-56, nine blocks in each stage: 853,018 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(9, Common(**settings))
+    return _thin(9, NetworkSettings(**settings))
 
 
 class ResNet(nn.Module):
@@ -102,7 +102,7 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         blocks: int | Sequence[int],
         shortcut: Shortcut,
-        common: Common,
+        common: NetworkSettings,
         *,
         strides: Sequence[int] | None = None,
         block: "type[BasicBlock | Bottleneck] | None" = None,
@@ -204,7 +204,7 @@ def _sum(inside: Tensor, past: Tensor, *, in_place: bool) -> Tensor:
     return inside.add_(past) if in_place else inside + past
 
 
-def _thin(blocks: int, common: Common) -> nn.Module:
+def _thin(blocks: int, common: NetworkSettings) -> nn.Module:
     network = ResNet(_THIN, blocks, "padding", common)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -18,11 +18,11 @@ from torch import nn
 
 from efface.base.types import VECTOR_ONE, VECTOR_ZERO
 from efface.models.activation import Nonlinearity, nonlinearity
-from efface.models.common import Common
+from efface.models.network_settings import NetworkSettings
 from efface.plug.shared_settings import with_settings_of
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def mnist_cnn(*, size: int = 28, num_classes: int = 10, in_channels: int = 1, **settings: Any) -> nn.Module:
     """Two 5x5 convolutions of 32 and 64 channels, each pooled 2x2, then 1,024 units: 3,274,634 parameters.
 
@@ -36,7 +36,7 @@ def mnist_cnn(*, size: int = 28, num_classes: int = 10, in_channels: int = 1, **
     side = size // 4
     if side < 1:
         raise ValueError(f"mnist_cnn: size is {size}, expected 4 pixels or more for two pools; raise it")
-    common = Common(num_classes=num_classes, in_channels=in_channels, **settings)
+    common = NetworkSettings(num_classes=num_classes, in_channels=in_channels, **settings)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         normalise=common.normalise(),
         conv1=nn.Conv2d(in_channels, 32, 5, padding=2),
@@ -53,7 +53,7 @@ def mnist_cnn(*, size: int = 28, num_classes: int = 10, in_channels: int = 1, **
     return common.started(nn.Sequential(layers))
 
 
-@with_settings_of(Common)
+@with_settings_of(NetworkSettings)
 def mlp(
     *,
     in_features: int,
@@ -88,7 +88,7 @@ def mlp(
     Differs: the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781) normalises last: linear layer,
         non-linearity, dropout, BatchNorm.
     """
-    common = Common(num_classes=num_classes, in_channels=in_channels, **settings)
+    common = NetworkSettings(num_classes=num_classes, in_channels=in_channels, **settings)
     if centred and (common.mean is not None or common.std is not None):
         raise ValueError("mlp: centred is a normalisation, but mean and std are given as well; give only one of them")
     _check_mlp(in_features, widths, dropout, input_dropout, batch_norm=batch_norm)

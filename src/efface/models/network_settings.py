@@ -14,7 +14,7 @@ File = str | Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class NetworkSettings:
     """Classes, images and weights of a network.
 
     num_classes: width of the last layer.
