@@ -2,13 +2,16 @@
 
     python scripts/bench_start.py [--results 1000 10000 100000] [--rounds 3] [--quick]
 
-Four parts. CPU seconds are of one thread; each figure is the median of the rounds.
+Five parts. CPU seconds are of one thread; each figure is the median of the rounds.
 
 1. `efface status` on a finished run of the demo's study, beside `import torch` alone: the difference is efface's own.
 2. Planning 10,000 tasks with their keys.
 3. A second `measure` of the same run, which has nothing to do: how often it opens each map file.
 4. At so many results: planning, `status`, the time to write each, and CPU and memory of the command `efface report`.
    The results are made up, and nobody waits for the disk.
+5. Workers of `processes` whose tasks only sleep: CPU seconds of a program with two and with four of them, and their
+   memory. PSS counts memory that processes share once for all of them. Then the demo's study with two workers: the CPU
+   seconds of its command that are not those of its tasks.
 
 `--quick` takes the smallest size of each part. About ten minutes on one core without it.
 """
@@ -16,6 +19,7 @@ Four parts. CPU seconds are of one thread; each figure is the median of the roun
 import argparse
 import contextlib
 import io
+import json
 import os
 import statistics
 import subprocess
@@ -40,6 +44,7 @@ from efface.study.study import Study, check, read
 
 ROOT = Path(__file__).parent.parent
 STATUS_CEILING, PLAN_CEILING, OPENS_CEILING, REPORT_CEILING, MEMORY_CEILING = 1.5, 1.0, 2, 30, 1.0
+WORKER_CEILING, STUDY_CEILING = 1.0, 4.0
 PLANNED = 10_000
 METHODS, FRACTIONS = 10, 20
 SMALL = ["fit.epochs=1", "fractions=[0.5]", "repeats=1", "executor=serial", "data.kwargs.validation=0"]
@@ -60,6 +65,8 @@ def main() -> None:
         bench_second_run(study)
         for count in counts:
             bench_results(Path(folder) / str(count), count, rounds)
+        bench_workers(rounds)
+        bench_study(Path(folder), rounds, quick=options.quick)
 
 
 def demo(folder: Path, *, quick: bool) -> Path:
@@ -150,6 +157,52 @@ def cost_of(words: list[str]) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(code)
     assert process.returncode == 0, words
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
+
+
+SLEEPING = """
+import sys, time
+from pathlib import Path
+from efface.execute.pool import in_workers
+
+def sleep_and_tell(task):
+    time.sleep(1)
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return [int(each.split()[1]) / 1e3 for name in ("Rss:", "Pss:") for each in lines if each.startswith(name)]
+
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    memory = [found for _, found in in_workers(sleep_and_tell, list(range(count)), workers=count)]
+    print(*(sum(each) / count for each in zip(*memory)))
+"""
+
+
+def bench_workers(rounds: int) -> None:
+    """Part 5, workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "sleeping.py"
+        program.write_text(SLEEPING)
+        few, many = (
+            statistics.median(cost_of([str(program), str(count)])[0] for _ in range(rounds)) for count in (2, 4)
+        )
+        shown = subprocess.run([sys.executable, str(program), "4"], check=True, capture_output=True, text=True).stdout
+    rss, pss = map(float, shown.split())
+    print(
+        f"a program with two workers: {few:.2f} s CPU, with four {many:.2f} s; RSS {rss:.0f} MB, PSS {pss:.0f} MB each"
+    )
+    say("a further worker", (many - few) / 2, WORKER_CEILING, "s")
+
+
+def bench_study(folder: Path, rounds: int, *, quick: bool) -> None:
+    """Part 5, the demo's study. The results hold the processor time of each task."""
+    small = SMALL[:3] if quick else []
+    around = []
+    for number in range(rounds):
+        out = folder / f"workers-{number}"
+        two = "executor={call: processes, kwargs: {workers: 2}}"
+        whole = cost_of(["-m", "efface", "all", str(ROOT / "configs" / "digits.yml"), f"out={out}", two, *small])[0]
+        rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+        around.append(whole - sum(row["cpu_seconds"] for row in rows))
+    say("the demo with two workers, beside its tasks", statistics.median(around), STUDY_CEILING, "s")
 
 
 def synthetic(folder: Path, count: int) -> Study:

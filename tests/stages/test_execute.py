@@ -299,7 +299,7 @@ def test_a_worker_that_starts_is_not_interrupted(tmp_path):
         every = {pid: (Path("/proc") / str(pid) / "cmdline") for pid in _children(process.pid)}
         with contextlib.suppress(OSError):
             lines = {pid: line.read_bytes() for pid, line in every.items()}
-            starting = [pid for pid, line in lines.items() if b"forkserver" in line or b"spawn_main" in line]
+            starting = [pid for pid, line in lines.items() if b"fork_server" in line or b"spawn_main" in line]
         time.sleep(0.01)
     for pid in starting:
         os.kill(pid, signal.SIGINT)  # its Python has just begun, so that it would end with a trace

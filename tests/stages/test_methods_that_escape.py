@@ -19,7 +19,7 @@ import torch
 
 CALLS = []
 ENDED, AT_WORK = threading.Event(), threading.Event()
-IS_WORKER = multiprocessing.current_process().name.startswith("Spawn")
+IS_WORKER = multiprocessing.current_process().name.startswith("Worker")
 
 
 def change(model):

@@ -45,10 +45,10 @@ def refuse_own(number: int) -> None:
 def watched() -> Iterator[None]:
     """Watch inside the block which signals this process sends itself with Python's functions.
 
-    A signal that a method sends raises a KeyboardInterrupt of its own in it, as `refuse_own` says. A method may neither
-    stop the group of processes nor the parent of a worker: RuntimeError. A thread that a method left ends if it sends
-    one later. Functions that were imported by name before the block, code in C and other processes are not
-    seen.
+    A signal that a method sends raises a KeyboardInterrupt of its own in it, as `refuse_own` says. A method may stop
+    neither the group of processes nor a parent of a worker, which are the command and the server of workers:
+    RuntimeError. A thread that a method left ends if it sends one later. Functions that were imported by name before
+    the block, code in C and other processes are not seen.
     """
     before = [(holder, name, getattr(holder, name)) for holder, name in _SENDERS if hasattr(holder, name)]
     for holder, name, real in before:
@@ -120,7 +120,7 @@ def _read(name: str, arguments: tuple[Any, ...]) -> tuple[int, str | None]:
     target, group, parent = arguments[0], os.getpgid(0), multiprocessing.parent_process()
     if name == "killpg":
         return number, "others" if target in (0, group) else None
-    if target in (0, -1, -group) or (parent is not None and target == parent.pid):
+    if target in (0, -1, -group) or (parent is not None and target in (parent.pid, os.getppid())):
         return number, "others"
     return number, "itself" if target == os.getpid() else None
 

@@ -16,7 +16,7 @@ from efface.execute.elsewhere import cannot_be_sent, check_counts
 from efface.execute.executor import runs_at_once
 from efface.execute.progress import Advance, go_on
 from efface.execute.sequence import serial
-from efface.execute.starting import blocked, end_processes, start_tracker
+from efface.execute.starting import blocked, end_processes, workers_context
 from efface.execute.worker import busy_with, start_worker
 
 Task = TypeVar("Task")
@@ -47,7 +47,7 @@ def processes(
     progress: Advance | None = None,
     threads: int = 1,
 ) -> Iterator[tuple[Task, Any]]:
-    """Run tasks in parallel, in spawned processes.
+    """Run tasks in parallel, in processes of their own.
 
     N processes of one thread are faster than one process of N threads.
 
@@ -70,7 +70,7 @@ def processes(
 def in_workers(
     work: Callable[[Task], Any], tasks: list[Task], *, workers: int, progress: Advance | None = None, threads: int = 1
 ) -> Iterator[tuple[Task, Any]]:
-    """Run tasks in that many spawned processes, also if it is one. `processes` says the rest."""
+    """Run tasks in that many processes of their own, also if it is one. `processes` says the rest."""
     _check_pickles(work, tasks)
     pool = _pool(min(workers, len(tasks)), workers, threads)
     waiting: dict[Future[Any], Task] = {}
@@ -105,11 +105,10 @@ _MARK = ""
 
 
 class _Pool:
-    """Workers that are reused by the next call: each needs seconds to start, to import torch and to read the data."""
+    """Workers that are reused by the next call: each has to read the data."""
 
     def __init__(self, workers: int, threads: int) -> None:
-        start_tracker()
-        context = multiprocessing.get_context("spawn")
+        context = workers_context()
         self.workers, self.threads = workers, threads
         self.progress: Advance | None = None
         self._ticks, self._caught_up = context.SimpleQueue(), threading.Event()

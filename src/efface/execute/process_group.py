@@ -5,7 +5,6 @@ They talk to each other by torch.distributed, over the loopback interface of thi
 """
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -27,7 +26,7 @@ from torch import distributed
 from efface.execute import task_status
 from efface.execute.elsewhere import Place, packed
 from efface.execute.progress import go_on
-from efface.execute.starting import blocked, end_processes, start_tracker
+from efface.execute.starting import blocked, end_processes, workers_context
 from efface.execute.worker import busy_with, leave, start_worker
 
 _HANG = timedelta(hours=2)
@@ -124,8 +123,7 @@ def together(count: int, kind: str, asked: Any, hear: Callable[[Any], None]) -> 
             f"fit.devices: is {count}, but this task cannot be sent to other processes ({why}); define the functions "
             "and classes that it uses at the top level of a module, or set devices to 1"
         ) from error
-    start_tracker()
-    context, place, watched = multiprocessing.get_context("spawn"), Place.here(), list[_Watched]()
+    context, place, watched = workers_context(), Place.here(), list[_Watched]()
     with tempfile.TemporaryDirectory(prefix="efface-") as folder:
         try:
             for number in range(count):

@@ -1,14 +1,29 @@
 """How worker processes start and end."""
 
 import contextlib
+import multiprocessing
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import context, resource_tracker
 from typing import Any
 
 _PATIENCE = 5  # seconds that workers have to end
+
+
+def workers_context() -> context.SpawnContext:
+    """Return the context of multiprocessing in which workers start. A Ctrl-C is heard while their server starts.
+
+    They are in all as if each were a new interpreter (`spawn`), and they are new interpreters where a fork is not
+    safe: on a system other than Linux, and if an import has started a thread or touched a GPU.
+    """
+    start_tracker()
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from efface.execute.forked import Workers  # its parts are of Linux
+
+    return Workers()
 
 
 def start_tracker() -> None:
