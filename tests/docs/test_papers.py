@@ -37,6 +37,7 @@ STUDIES = (
     "critical_pathways",
     "mask_share",
     "idsds",
+    "attention",
 )
 COUNTED = {
     "networks": r"(\d[\d,]*) networks\b",

@@ -1,6 +1,7 @@
 """Scores without cells of a grid: linear networks, games solved by hand, and definitions written out as loops."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,25 +259,32 @@ def trained_case(folder, maps, train, **changes):
     return known_case(folder, maps, data=data, given_training=TrainingSettings(epochs=9), **changes)
 
 
-def test_contributions_of_the_fine_tuned_network_score_one(tmp_path):
-    kept, train = {}, noise_split(20, H, W, channels=3, seed=7, classes=4)
+def contributions(network, images, classes, indices):
+    """The weights of the class times the image: what a method finds that explains a linear network truly."""
+    return network.fc.weight.detach()[classes].unflatten(1, images.shape[1:]) * images
+
+
+def test_contributions_to_the_fine_tuned_network_score_one(tmp_path):
+    kept, train = [], noise_split(20, H, W, channels=3, seed=7, classes=4)
 
     def once(name, what, make):
-        kept.setdefault(name, make())
-        return kept[name]
+        kept.append(make())
+        return kept[-1]
 
-    found = scored("idsds", trained_case(tmp_path, normal_numbers(N, H, W), train, once=once), TUNING)
-    weights = kept["idsds"]["fc.weight"]
-    assert not torch.allclose(weights, Known().fc.weight, atol=1e-3)
-    maps = weights[CLASS].unflatten(1, IMAGES.shape[1:]) * IMAGES
-    best = scored("idsds", trained_case(tmp_path, maps, train, once=once), TUNING)
-    np.testing.assert_allclose(best["correlation"], 1, atol=1e-6)
-    assert np.abs(found["correlation"]).max() < 0.9
+    def of_the_given(network, *given):
+        return contributions(Known(), *given)
+
+    true = trained_case(tmp_path, normal_numbers(N, H, W), train, once=once, explain=contributions)
+    far = {**TUNING, "lr": 3.0}
+    np.testing.assert_allclose(scored("idsds", true, far)["correlation"], 1, atol=1e-6)
+    assert not torch.allclose(kept[0]["fc.weight"], Known().fc.weight, atol=1e-3)
+    assert all(torch.equal(each["fc.weight"], kept[0]["fc.weight"]) for each in kept)
+    assert scored("idsds", replace(true, explain=of_the_given), far)["correlation"].max() < 0.99
 
 
 def test_a_fine_tuning_that_changes_nothing_leaves_single_deletion(tmp_path):
-    train = noise_split(20, H, W, channels=3, seed=7, classes=4)
-    here = trained_case(tmp_path, normal_numbers(N, H, W), train)
+    train, maps = noise_split(20, H, W, channels=3, seed=7, classes=4), normal_numbers(N, H, W)
+    here = trained_case(tmp_path, maps, train, explain=lambda network, images, classes, indices: maps[indices])
     found = scored("idsds", here, {**TUNING, "lr": 1e-12, "score": "probability"})
     expected = scored("single_deletion", here, {"score": "probability"})
     np.testing.assert_allclose(found["correlation"], expected["correlation"], atol=1e-6)
@@ -305,10 +313,21 @@ class Noting(Known):
         return super().forward(images)
 
 
+def kept_once():
+    """A `once` that makes each thing once."""
+    kept = {}
+
+    def once(name, what, make):
+        return kept[name] if name in kept else kept.setdefault(name, make())
+
+    return once
+
+
 def test_it_is_trained_on_images_of_which_some_lack_a_cell_another_one_each_epoch(tmp_path):
     notes, white = [], Call(call="efface.impute.constant", kwargs={"value": 1.0})
     black = Split(torch.zeros(40, 3, H, W, dtype=torch.uint8), torch.arange(40) % 4)
-    here = trained_case(tmp_path, normal_numbers(N, H, W), black, build=lambda: Noting(notes), given_network=Noting([]))
+    how = {"build": lambda: Noting(notes), "given_network": Noting([]), "once": kept_once(), "explain": contributions}
+    here = trained_case(tmp_path, normal_numbers(N, H, W), black, **how)
     scored("idsds", here, {"epochs": 2, "batch_size": 40, "cells": 3}, white)
     labels, seen = cells(3, H, W), []
     for epoch in notes:
@@ -408,6 +427,7 @@ def test_a_study_shares_what_no_map_changes_and_goes_on_where_it_stopped(tmp_pat
         shared = {"deletions": 1, "coalitions": 1, "tuneddeletions": 1}
         assert {name: probes.count(name) for name in shared} == shared
         assert probes.count("cellsums") == 2 * 2  # of two methods and two grids
+        assert probes.count("tunedsums") == 2
         assert len(list((run.folder / "kept").glob("idsds-*.pt"))) == 1
     found, expected = (
         {(each.metric, each.score, each.method): each.values for each in planned_run(run).curves}

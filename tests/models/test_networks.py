@@ -18,7 +18,7 @@ from efface.models.activation import nonlinearity
 from efface.models.fast_copy import folded
 from efface.models.layers import last_convolution
 from efface.models.preact import preact_resnet, preact_resnet18
-from efface.models.resnet import resnet20
+from efface.models.resnet import BasicBlock, resnet8, resnet8_wide, resnet20
 from efface.models.small import mlp, mnist_cnn
 from efface.models.weights import load_weights, read_weights
 from small.batches import uniform_images
@@ -89,6 +89,32 @@ def test_strides_are_those_asked_for():
     }
     default = cifar.resnet(blocks=[1, 1, 1], widths=[4, 4, 6])
     assert [default.get_submodule(name)[0].conv1.stride for name in default.stages] == [(1, 1), (2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("make", [resnet8, resnet20, resnet8_wide], ids=lambda make: make.__name__)
+def test_a_network_without_batch_norm_is_that_with_its_batch_norms_folded(make):
+    known, plain = scrambled(make(num_classes=4)), make(num_classes=4, batch_norm=False).eval()
+    assert kinds(known, nn.BatchNorm2d)
+    assert not kinds(plain, nn.BatchNorm2d)
+    shared = {name for name in known.state_dict() if name.rpartition(".")[0] not in kinds(known, nn.BatchNorm2d)}
+    assert set(plain.state_dict()) == shared | {f"{name}.bias" for name in kinds(known, nn.Conv2d)}
+    assert dict(plain.named_modules()).keys() == dict(known.named_modules()).keys()
+    state = folded(known, images()).state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    torch.testing.assert_close(plain(images()), known(images()), atol=1e-4, rtol=1e-4)
+
+
+def test_without_batch_norm_each_block_starts_as_its_shortcut():
+    network, given = resnet20(batch_norm=False).eval(), {}
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock)]
+    for block in blocks:
+        block.register_forward_hook(lambda block, inputs, output: given.update({block: (*inputs, output)}))
+    network(images())
+    assert len(given) == len(blocks) == 9
+    for block, (x, output) in given.items():
+        torch.testing.assert_close(output, block.shortcut(x).relu(), atol=0, rtol=0)
+    deep = torch.cat([block.conv1.weight.flatten() * (block.conv1.in_channels * 9) ** 0.5 for block in blocks])
+    assert deep.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.02)  # He's 2 / n, over the 9 blocks
 
 
 @pytest.mark.parametrize("beta", [1.0, 10.0])

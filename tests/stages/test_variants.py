@@ -17,7 +17,7 @@ from efface.report.claims import answer_claims
 from efface.report.panels import panels
 from efface.report.stats import interval
 from efface.report.words import findings
-from efface.stages.page.comparison import merged, side_by_side
+from efface.stages.page.comparison import answers_of, merged, side_by_side
 from efface.stages.run.curves import RunRecord
 from efface.study.schema import Claim
 from efface.study.study import InvalidStudyError, check
@@ -483,6 +483,27 @@ def test_networks_are_crossed_with_their_images_only_if_these_are_the_same():
     assert panel.row("b").curve.images is None
     assert panel.over == "networks"
     assert answer.message.endswith("it holds for networks trained like these")
+
+
+@pytest.mark.parametrize(("networks", "over"), [(1, "60 images"), (3, "3 networks")])
+def test_a_claim_about_one_variant_is_paired_by_its_own_images(networks, over):
+    rng = np.random.default_rng(3)
+
+    def runs_of(variant):
+        for seed in range(networks):
+            good, bad = rng.random((2, 60, 1)) + np.array([[[1.0]], [[0.0]]])
+            curves = [repeated_curve(good, "good", (0.0,), "images"), repeated_curve(bad, "bad", (0.0,), "images")]
+            yield Measured(seed, curves, f"images of {variant}")
+
+    beside = {name: list(runs_of(name)) for name in ("a", "b")}
+    within = claim(more={"variant": "a", "method": "good"}, less={"variant": "a", "method": "bad"})
+    between = claim(more={"variant": "a", "method": "good"}, less={"variant": "b", "method": "bad"})
+    told, apart = answers_of([within, between], beside)
+    assert told == answers_of([within], {"a": beside["a"]})[0]
+    assert (told.verdict, f"n = {over}; " in told.message) == ("shown", True)
+    assert "images like these" in told.message
+    assert "images like these" not in apart.message  # other images on each side pair nothing
+    assert apart.verdict == ("no verdict" if networks == 1 else "shown")
 
 
 @pytest.mark.long

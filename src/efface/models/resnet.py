@@ -11,6 +11,10 @@ num_classes: width of the last layer.
 in_channels: channels of the images.
 mean: one number for each channel, for images in [0, 1]; the first layer subtracts it. None: no normalisation.
 std: one number above 0 for each channel; the first layer divides by it. Give both `mean` and `std` or neither.
+batch_norm: False: no BatchNorm, and each convolution has a bias, as where it is folded. All other names stay. The
+    weights of a block's first convolution are then divided by the root of the number of blocks, and those of its last
+    one start at 0, so that deep networks train (Fixup: Zhang, Dauphin & Ma 2019, arXiv:1901.09321, without its scalars
+    and its last layer of zeros).
 weights: a state-dict file to load; None: new random weights.
 """
 
@@ -32,6 +36,22 @@ Shortcut = Literal["projection", "padding"]
 
 
 @with_settings_of(NetworkSettings)
+def _network(*, blocks: int, wide: bool = False, batch_norm: bool = True, **settings: Any) -> nn.Module:
+    common = NetworkSettings(**settings)
+    network = ResNet(_WIDE if wide else _THIN, blocks, "projection" if wide else "padding", common)
+    if not wide:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):  # He et al. 2015: deep networks need it to train
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    if not batch_norm:
+        _drop_batch_norm(network)
+    return common.started(network)
+
+
+_settings = with_settings_of(_network, but=("blocks", "wide"))
+
+
+@_settings
 def resnet8_wide(**settings: Any) -> nn.Module:
     """Wide ResNet-8, one block in each stage: 1,227,594 parameters with 10 classes, 195 M MACs at 32x32.
 
@@ -39,41 +59,40 @@ def resnet8_wide(**settings: Any) -> nn.Module:
 
     Source: the network of Khakzar et al. 2021 (CVPR), with PyTorch's default initialisation as in the paper.
     """
-    common = NetworkSettings(**settings)
-    return common.started(ResNet(_WIDE, 1, "projection", common))
+    return _network(blocks=1, wide=True, **settings)
 
 
-@with_settings_of(NetworkSettings)
+@_settings
 def resnet8(**settings: Any) -> nn.Module:
     """Thin ResNet-8, one block in each stage: 75,290 parameters. It follows the rule of He et al. with n = 1.
 
     Differs: the smallest network of He et al. has 20 layers.
     """
-    return _thin(1, NetworkSettings(**settings))
+    return _network(blocks=1, **settings)
 
 
-@with_settings_of(NetworkSettings)
+@_settings
 def resnet20(**settings: Any) -> nn.Module:
     """Thin ResNet-20, three blocks in each stage: 269,722 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(3, NetworkSettings(**settings))
+    return _network(blocks=3, **settings)
 
 
-@with_settings_of(NetworkSettings)
+@_settings
 def resnet32(**settings: Any) -> nn.Module:
     """Thin ResNet-32, five blocks in each stage: 464,154 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(5, NetworkSettings(**settings))
+    return _network(blocks=5, **settings)
 
 
-@with_settings_of(NetworkSettings)
+@_settings
 def resnet44(**settings: Any) -> nn.Module:
     """Thin ResNet-44, seven blocks in each stage: 658,586 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(7, NetworkSettings(**settings))
+    return _network(blocks=7, **settings)
 
 
-@with_settings_of(NetworkSettings)
+@_settings
 def resnet56(**settings: Any) -> nn.Module:
     """Thin ResNet-56, nine blocks in each stage: 853,018 parameters. Source: He et al. 2016, section 4.2."""
-    return _thin(9, NetworkSettings(**settings))
+    return _network(blocks=9, **settings)
 
 
 class ResNet(nn.Module):
@@ -204,14 +223,19 @@ def _sum(inside: Tensor, past: Tensor, *, in_place: bool) -> Tensor:
     return inside.add_(past) if in_place else inside + past
 
 
-def _thin(blocks: int, common: NetworkSettings) -> nn.Module:
-    network = ResNet(_THIN, blocks, "padding", common)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight, nonlinearity="relu"
-            )  # He et al. 2015: deep networks need it to train
-    return common.started(network)
+@torch.no_grad()
+def _drop_batch_norm(network: nn.Module) -> None:
+    """Give each convolution a bias in place of the BatchNorm after it, and start the blocks near the identity."""
+    for parent in [*network.modules()]:
+        for name, module in parent.named_children():
+            if isinstance(module, nn.BatchNorm2d):
+                parent.add_module(name, nn.Identity())
+            elif isinstance(module, nn.Conv2d):
+                module.bias = nn.Parameter(torch.zeros(module.out_channels))
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock)]
+    for block in blocks:
+        block.conv1.weight.div_(len(blocks) ** 0.5)
+        block.conv2.weight.zero_()
 
 
 def _past(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> nn.Module:

@@ -14,6 +14,7 @@ NUMERICS: dict[str, int] = {
     "imputer.histogram": 2,
     "metric.efficient_randomisation": 2,
     "metric.faithfulness_correlation": 2,
+    "metric.idsds": 2,
     "metric.randomisation": 2,
     "pictures": 2,
 }

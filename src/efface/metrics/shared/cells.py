@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from efface.base import draws
-from efface.base.types import Images, Targets, TargetScore
+from efface.base.types import Images, Maps, Targets, TargetScore
 from efface.erase.masking import erase, to_float, to_stored
 from efface.erase.ranking import for_unit
 from efface.metrics.probes import Case, Description, Needs, fill_of
@@ -57,15 +57,23 @@ class CellSums:
         return Description(unit=cell_of(self.grid))
 
     def __call__(self, case: Case) -> Score:
-        labels, parts = labels_for(case, self.grid, tokens=self.tokens), []
-        for indices in case.test_rows.split(case.max_batch):
-            maps = for_unit(reduced(case, indices, self.post), "pixel", case.data["test"].shape[0]).flatten(1).double()
-            sums = maps.new_zeros(len(maps), self.grid**2).index_add_(1, labels.flatten(), maps)
-            varies = maps.amax(1, keepdim=True) > maps.amin(1, keepdim=True)
-            parts.append(torch.where(varies, sums, torch.nan).numpy(force=True))
-            case.advance(float(len(indices)))
-        sizes = labels.flatten().bincount(minlength=self.grid**2).expand(len(case.test_rows), -1).double()
-        return Score(by_cell(np.concatenate(parts)) | by_cell(sizes.numpy(force=True), _PIXELS))
+        return cell_sums(case, self.grid, lambda indices: reduced(case, indices, self.post), tokens=self.tokens)
+
+
+def cell_sums(case: Case, grid: int, maps_of: Callable[[_Drawn], Maps], *, tokens: bool = False) -> Score:
+    """Return the score of `CellSums`. It reports one forward pass for each test image.
+
+    maps_of: function from row numbers of the test images to their maps, after `post`.
+    """
+    labels, parts = labels_for(case, grid, tokens=tokens), []
+    for indices in case.test_rows.split(case.max_batch):
+        maps = for_unit(maps_of(indices), "pixel", case.data["test"].shape[0]).flatten(1).double()
+        sums = maps.new_zeros(len(maps), grid**2).index_add_(1, labels.flatten(), maps)
+        varies = maps.amax(1, keepdim=True) > maps.amin(1, keepdim=True)
+        parts.append(torch.where(varies, sums, torch.nan).numpy(force=True))
+        case.advance(float(len(indices)))
+    sizes = labels.flatten().bincount(minlength=grid**2).expand(len(case.test_rows), -1).double()
+    return Score(by_cell(np.concatenate(parts)) | by_cell(sizes.numpy(force=True), _PIXELS))
 
 
 def by_cell(values: Float[np.ndarray, "n cells"], prefix: str = _CELL) -> dict[str, np.ndarray]:

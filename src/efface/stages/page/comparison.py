@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from efface.metrics.formula import FRACTION_REMOVED
-from efface.report.claims import answer_claims
+from efface.report.claims import Answer, answer_claims
 from efface.report.stats import Curve, at_points, without_empty
 from efface.stages.page.accuracy import unaccompanied_of
 from efface.stages.run.curves import RunRecord
 from efface.stages.run.progress import say
-from efface.study.schema import Claim
+from efface.study.schema import Claim, Side
 from efface.study.study import Study, read
 from efface.study.yaml_file import InvalidStudyError
 
@@ -35,7 +35,7 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
 
     merged_curves = merged(beside)
     if merged_curves:
-        answers = answer_claims(claims, merged_curves)
+        answers = answers_of(claims, beside)
         common, left_out = at_common_points(merged_curves)
         facts = facts_of_several(name, beside)
         warnings = (*facts.warnings, *left_out, *_unaccompanied(beside, merged_curves))
@@ -50,6 +50,20 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
         for answer in answers:
             say(f"claim {answer.verdict}: {answer.says} ({answer.message})")
         say(f"side by side: {path}")
+
+
+def answers_of(claims: Sequence[Claim], beside: Beside) -> tuple[Answer, ...]:
+    """Return the answer to each claim, from the runs that it names alone.
+
+    So a claim about one variant is paired by its test images, also if other variants have other images.
+    """
+    names = [tuple(name for name in beside if name in _variants(claim)) for claim in claims]
+    named = {some: merged({name: beside[name] for name in some}) for some in dict.fromkeys(names)}
+    return tuple(answer_claims([claim], named[some])[0] for claim, some in zip(claims, names, strict=True))
+
+
+def _variants(claim: Claim) -> set[str]:
+    return {side.variant for side in (claim.more, claim.less) if isinstance(side, Side)}
 
 
 def study_of(path: Path) -> Study:
