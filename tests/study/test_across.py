@@ -7,8 +7,8 @@ import yaml
 
 import efface
 from efface.study.study import InvalidStudyError, check, dump, read
+from small.studies import STUDY, write_study
 from small.studies import efface as run
-from small.studies import write_study
 
 ACROSS = {"imputer": ["channel_mean", {"call": "constant", "kwargs": {"value": 0.5}}], "unit": ["pixel", "feature"]}
 NAMES = [
@@ -142,6 +142,27 @@ def test_the_page_says_how_alike_the_orders_are_and_the_file_has_every_pair(tmp_
     assert ">lerf<" not in alone
     narrowed = read(tmp_path / "study.yml").with_metrics(["morf"])
     assert [one.name for one in narrowed.metrics] == ["morf+channel_mean+pixel", "morf+constant-0.5+pixel"]
+
+
+@pytest.mark.long
+def test_the_page_of_several_seeds_has_the_settings_and_the_outline_too(tmp_path):
+    metrics = [{"name": "morf", "across": ACROSS | {"unit": ["pixel"]}}, "roar"]
+    write_study(tmp_path, metrics=metrics, seeds=[0, 1, 2], controls="mask", repeats=1, fractions=[0.3, 0.7])
+    assert run(tmp_path, "all", "study.yml").code == 0
+    report = tmp_path / STUDY["out"] / "report"
+    page = (report / "report.html").read_text()
+    assert "At its 2 settings, morf ranks the 3 methods" in page
+    assert 'id="outline"' in page
+    (line,) = csv.DictReader((report / "settings.csv").read_text().splitlines())
+    assert line["metric"] == "morf"
+    rows = list(csv.DictReader((report / "outline.csv").read_text().splitlines()))
+    leaks = {row["method"]: float(row["leak"]) for row in rows}
+    means = {}
+    for seed in range(3):
+        own = (tmp_path / STUDY["out"] / f"seed-{seed}" / "report" / "outline.csv").read_text().splitlines()
+        for row in csv.DictReader(own):
+            means.setdefault(row["method"], []).append(float(row["leak"]))
+    assert leaks == pytest.approx({method: sum(values) / 3 for method, values in means.items()})
 
 
 def test_a_study_without_it_has_no_such_section(tmp_path):

@@ -29,6 +29,7 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Fa
             seconds[what] = seconds.get(what, 0.0) + spent
     networks = [f"{label}: {_network(several)}" if label else _network(several) for label, several in beside.items()]
     devices = dict.fromkeys(one.kept.facts.device for one in every if one.kept.facts is not None)
+    of_one = every[0].kept.facts if len(beside) == 1 else None  # one study over its seeds: all have the same metrics
     return Facts(
         study="\n".join(f"# {one.folder}\n{one.kept.study}" for one in every),
         name=name,
@@ -49,6 +50,8 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Fa
             if curve.control
         ),
         origin=_origin(every),
+        setting_of=of_one.setting_of if of_one else {},
+        outlines=of_one.outlines if of_one else {},
     )
 
 
