@@ -87,8 +87,8 @@ def _inherited() -> object:
             found = os.fstat(descriptor)
             streams.append((descriptor, found.st_dev, found.st_ino))
     limits = [resource.getrlimit(each) for name, each in vars(resource).items() if name.startswith("RLIMIT_")]
-    mask = os.umask(0o77)
-    os.umask(mask)
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    mask = [line for line in status if line.startswith("Umask")]  # os.umask would change that of other threads
     ignored = [each for each in signal.valid_signals() if signal.getsignal(each) is signal.SIG_IGN]
     return dict(os.environ), sys.warnoptions[:], streams, limits, mask, os.sched_getaffinity(0), os.nice(0), ignored
 
