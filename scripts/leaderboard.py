@@ -44,12 +44,12 @@ efface verify leaderboard --rows 20
 This computes a random sample again, of the studies whose data and weights are there. A number of a network that is not
 trained again must agree within 0.0001. A number for which networks are trained must lie in the stored interval.
 
-A line is a method, a column a metric. The number is the one that stands for the curve (area, mean or value). ▲ means
-better than `random` after the correction of the study's page, ▼ worse, ● not told apart, ○ that no test holds. ↑ means
-that higher is better, ↓ lower; a metric without an arrow describes. The best mean of a metric is bold. A method may
-have the best mean without being told apart from others: the stored tables have all intervals.
-`scripts/leaderboard.py` writes this page from `docs/leaderboard/*/results.parquet`.
-"""
+A line is a method, and a column is a metric. With more metrics than methods it is the other way round. The number is
+the one that stands for the curve (area, mean or value). ▲ means better than `random` after the correction of the
+study's page, ▼ worse, ● not told apart, ○ that no test holds. ↑ means that higher is better, ↓ lower; a metric without
+an arrow describes. The best mean of a metric is bold. A method may have the best mean without being told apart from
+others: the stored tables have all intervals. `scripts/leaderboard.py` writes this page from
+`docs/leaderboard/*/results.parquet`. """
 
 
 def main() -> None:
@@ -138,8 +138,7 @@ def _rows(table: pd.DataFrame) -> list[str]:
     methods = list(dict.fromkeys(whole.method))
     better = dict(zip(whole.metric, whole.better, strict=True))
     arrows = {"higher": " ↑", "lower": " ↓"}
-    heads = [f"`{metric}`{arrows.get(better[metric], '')}" for metric in metrics]
-    lines = [f"| method | {' | '.join(heads)} |", f"|---|{'---|' * len(metrics)}"]
+    grid = [["method", *(f"`{metric}`{arrows.get(better[metric], '')}" for metric in metrics)]]
     for method in methods:
         cells = []
         for metric in metrics:
@@ -147,8 +146,12 @@ def _rows(table: pd.DataFrame) -> list[str]:
             text = "" if np.isnan(value) else f"{value:.3f}"
             text = f"**{text}**" if text and best[metric] == method else text
             cells.append(f"{text} {MARKS.get(verdicts.get((metric, method), ''), '')}".strip())
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    return lines
+        grid.append([f"`{method}`", *cells])
+    if len(metrics) > len(methods):
+        grid = [list(column) for column in zip(*grid, strict=True)]
+        grid[0][0] = "metric"
+    first, *others = (f"| {' | '.join(cells)} |" for cells in grid)
+    return [first, f"|{'---|' * len(grid[0])}", *others]
 
 
 def _best(group: pd.DataFrame) -> str:
