@@ -49,7 +49,8 @@ the one that stands for the curve (area, mean or value). ▲ means better than `
 study's page, ▼ worse, ● not told apart, ○ that no test holds. ↑ means that higher is better, ↓ lower; a metric without
 an arrow describes. The best mean of a metric is bold. A method may have the best mean without being told apart from
 others: the stored tables have all intervals. `scripts/leaderboard.py` writes this page from
-`docs/leaderboard/*/results.parquet`. """
+`docs/leaderboard/*/results.parquet`.
+"""
 
 
 def main() -> None:
