@@ -121,6 +121,28 @@ def test_a_worker_ends_in_an_orderly_way(tmp_path):
     assert len([*tmp_path.iterdir()]) == 2
 
 
+LAST_WORDS = """
+import atexit
+from efface.execute import processes
+
+def registers(task):
+    atexit.register(print, "the end of a worker")
+    return task
+
+if __name__ == "__main__":
+    list(processes(registers, [1, 2], workers=2))
+"""
+
+
+@pytest.mark.long
+def test_what_a_worker_prints_at_its_end_is_seen(tmp_path):
+    (tmp_path / "program.py").write_text(LAST_WORDS)
+    buffered = {key: value for key, value in (os.environ | EFFACE).items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(command, env=buffered, capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()) == {"the end of a worker"}
+
+
 MAIN = """
 import time
 from efface.execute import processes

@@ -198,10 +198,13 @@ def test_the_interval_of_alpha_covers(methods, spread):
     assert 0.95 - error <= hits <= (1 if spread == 0.1 else 0.95 + error)
 
 
-def test_the_interval_of_alpha_holds_0_where_friedmans_test_does_not_reject_chance():
+@pytest.mark.parametrize("methods", [2, 4])
+@pytest.mark.parametrize("images", [5, 10, 30])
+def test_the_interval_of_alpha_holds_0_where_friedmans_test_does_not_reject_chance(methods, images):
     rng = np.random.default_rng(8)
     found = [
-        image_agreement(curves(rng.normal(size=(30, 4)) + shift)) for shift in [np.zeros(4), 0.25 * np.arange(4)] * 40
+        image_agreement(curves(rng.normal(size=(images, methods)) + slope * np.arange(methods)))
+        for slope in [0, 0.5, 1] * 30
     ]
     assert {each.low <= 0 <= each.high for each in found} == {True, False}
     assert all((each.low <= 0 <= each.high) == (each.p >= 0.05) for each in found)

@@ -120,7 +120,10 @@ def test_a_folder_that_is_none_is_refused_in_one_line(copied, break_it, words):
     assert all(word in done.err for word in words.split())
 
 
-@pytest.mark.parametrize(("file", "words"), [("results.parquet", "Parquet"), ("network.pt", "network.pt")])
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("results.parquet", "Parquet"), ("network.pt", "network.pt"), ("study.yml", "no study"), ("origin.json", "JSON")],
+)
 def test_a_damaged_study_is_named_and_the_others_are_compared(copied, file, words):
     bad = copied / "board" / "bad"
     shutil.copytree(copied / "board" / "small", bad)

@@ -100,7 +100,7 @@ def _fork_on_request(requests: socket.socket) -> None:
             continue
         try:
             data, status, *given = reduction.recvfds(requests, MOST_FILES)
-        except (EOFError, OSError):
+        except Exception:  # noqa: BLE001  the end of the socket, or a message that cannot be read
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
             return
@@ -142,6 +142,7 @@ def _become_worker(data: int, given: list[int], unused: Iterable[int]) -> NoRetu
         torch.default_generator.seed()
         code = spawn._main(data, os.dup(data))  # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001
+        util._flush_std_streams()  # type: ignore[attr-defined]  # noqa: SLF001
     except BaseException:  # noqa: BLE001  as in a new interpreter
         sys.excepthook(*sys.exc_info())
     finally:

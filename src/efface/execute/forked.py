@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import weakref
 from multiprocessing import context, popen_spawn_posix, reduction, resource_tracker, spawn, util
 from multiprocessing.connection import wait
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 import efface
-from efface.execute.fork_server import READY, Given, read_number
+from efface.execute.fork_server import MOST_FILES, READY, Given, read_number
 from efface.execute.starting import blocked
 
 
@@ -105,7 +106,7 @@ class _Popen(popen_spawn_posix.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj: Any) -> None:
-        self._server = _server()  # it lives as long as its workers
+        self._server, self._asking = _server(), threading.Lock()  # the server lives as long as its workers
         content = io.BytesIO(b"-")  # the first byte says that there is more
         content.seek(1)
         told = spawn.get_preparation_data(process_obj.name)
@@ -117,6 +118,8 @@ class _Popen(popen_spawn_posix.Popen):
             reduction.dump(process_obj, content)
         finally:
             context.set_spawning_popen(None)
+        if len(self._fds) > MOST_FILES - 3:
+            raise OSError(f"a worker can be given {MOST_FILES - 3} open files at most; this one needs {len(self._fds)}")
         tracker = resource_tracker.getfd()
         assert tracker is not None
         read, write = os.pipe()
@@ -137,11 +140,13 @@ class _Popen(popen_spawn_posix.Popen):
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return how the worker ended; None if it has not. Without the server nobody knows, so it is killed."""
         if self.returncode is None and wait([self.sentinel], 0 if flag == os.WNOHANG else None):
-            self.returncode = read_number(self.sentinel)
-            if self.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGKILL)
-                self.returncode = -signal.SIGKILL
+            with self._asking:  # several threads wait for a worker, and one of them reads how it ended
+                if self.returncode is None:
+                    self.returncode = read_number(self.sentinel)
+                if self.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGKILL)
+                    self.returncode = -signal.SIGKILL
         return self.returncode
 
 
@@ -154,8 +159,9 @@ class Worker(context.SpawnProcess):
             if _server().is_fit:
                 try:
                     return _Popen(process_obj)
-                except (BrokenPipeError, ConnectionResetError):  # something killed the server
-                    _SERVERS.clear()
+                except (BrokenPipeError, ConnectionResetError):  # something killed the server, or this worker
+                    if _SERVERS[os.getpid()].was_killed():
+                        _SERVERS.clear()
         return popen_spawn_posix.Popen(process_obj)
 
 

@@ -24,7 +24,7 @@ from efface.stages.run.runs import working
 from efface.stages.work.measuring import measure_missing
 from efface.stages.work.steps import extracted
 from efface.study.study import Study, read
-from efface.study.yaml_file import InvalidStudyError
+from efface.study.yaml_file import InvalidStudyError, load
 
 STUDY, RESULTS, ORIGIN, NETWORK = "study.yml", "results.parquet", "origin.json", "network.pt"
 TOLERANCE = 1e-4
@@ -74,13 +74,13 @@ class Published:
 def verify(folder: Path, *, rows: int, seed: int, facts: dict[str, Any] | None = None) -> None:
     """Compute a random sample of the numbers in a folder of published studies again, and say which differ.
 
-    Studies whose data or weights are not here are left out and counted. A study whose stored files cannot be read is
-    named at the end, after the others are compared.
+    Studies whose data or weights are not here are left out and counted. A study whose stored files cannot be read, or
+    that fails, is named at the end, after the others are compared.
 
     rows: size of the sample. seed: of the sample. facts: gets the same as plain values: `checked` and `left_out`.
 
-    ValueError: numbers differ, or a stored file cannot be read; or the folder has no published study, or none whose
-    data are here.
+    ValueError: numbers differ; a study fails, or a stored file of it cannot be read; or the folder has no published
+    study, or none whose data are here.
     """
     facts = {} if facts is None else facts
     names = sorted(each.parent.name for each in folder.glob(f"*/{RESULTS}") if (each.parent / STUDY).is_file())
@@ -120,20 +120,26 @@ def verify(folder: Path, *, rows: int, seed: int, facts: dict[str, Any] | None =
 def _published(
     folder: Path, names: Sequence[str], work: Path
 ) -> tuple[list[Published], dict[str, tuple[int, str]], dict[str, str]]:
-    """Return the studies; for those that are left out their count of numbers and the reason; and unreadable tables."""
+    """Return the studies; those that are left out, with their count of numbers and the reason; and unreadable ones."""
     found, left, broken = list[Published](), dict[str, tuple[int, str]](), dict[str, str]()
     for name in names:
         try:
-            stored = _table(folder / name / RESULTS)
+            stored, origin = _table(folder / name / RESULTS), _origin(folder / name / ORIGIN)
+            _check_is_tree(folder / name / STUDY)
         except ValueError as error:
             broken[name] = str(error)
             continue
         try:
-            study = _study(folder / name, work / name)
+            study = _study(folder / name, work / name, origin)
             found.append(Published(name, study, tuple(_numbers(name, stored, study))))
         except (InvalidStudyError, OSError, ValueError) as error:
             left[name] = len(stored), str(error).replace("\n", "; ")
     return found, left, broken
+
+
+def _check_is_tree(path: Path) -> None:
+    if not isinstance(load(path), dict):
+        raise ValueError(f"{path}: holds no study; expected keys like 'data:' and 'model:'")
 
 
 def _numbers_of(found: Sequence[Published], folder: Path) -> list[Number]:
@@ -190,7 +196,7 @@ def _points(study: Study, metric: str) -> tuple[float, ...]:
     return (entry.kwargs.fractions or study.fractions) if entry.formula.axis else (0.0,)
 
 
-def _study(folder: Path, out: Path) -> Study:
+def _study(folder: Path, out: Path, origin: Mapping[str, Any]) -> Study:
     """Return a published study, to be computed again in another folder. ValueError: its data are not those."""
     own = [f"out={json.dumps(str(out))}"]
     if (folder / NETWORK).is_file():
@@ -201,7 +207,6 @@ def _study(folder: Path, out: Path) -> Study:
     for file in (study.weights, study.model.kwargs.get("weights")):
         if isinstance(file, Path | str) and Path(file).suffix and not Path(file).is_file():
             raise ValueError(f"its weights are not here: there is no file {file}")
-    origin = _origin(folder / ORIGIN)
     if origin.get("data") not in (None, Run(study).data_digest):
         raise ValueError("its images here are others than the published ones")
     return study

@@ -68,7 +68,10 @@ def hessian_traces(
     seeds: Seeds | None = None,
     noise: Noise | None = None,
 ) -> Float[Tensor, " n"]:
-    """Return estimates of the trace of f's Hessian at each image, from forward passes alone. Settings as above."""
+    """Return estimates of the trace of f's Hessian at each image, from forward passes alone.
+
+    The settings are those of `score_matching`.
+    """
     clean, total = _own(outputs, targets), torch.zeros_like(outputs[:, 0])
     for normal in _noise(images, samples, seeds, noise):
         step = sigma * normal

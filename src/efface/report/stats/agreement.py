@@ -114,11 +114,11 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
     The value is 1 if all images give the same ranking, and 0 if the ranks are as in shuffled rankings. A method without
     a value on an image is a missing value. The test is Friedman's, over the images that all methods have.
 
-    The interval is the jackknife's over images, for the inverse hyperbolic tangent of alpha. It holds 0 if and only if
-    the test does not reject unrelated rankings, provided that no value is missing: there the jackknife counts the
-    spread of unrelated pairs of images twice. If fewer than ten images differ from the commonest ranking, the interval
-    also holds what Wilson's interval of their share gives, with the same mean disagreement of an image; if no image
-    differs, with that of two neighbours exchanged.
+    The interval is the jackknife's over images, for the inverse hyperbolic tangent of alpha. If fewer than ten images
+    differ from the commonest ranking, it also holds what Wilson's interval of their share gives, with the same mean
+    disagreement of an image. If no image differs, this disagreement is that of two neighbours exchanged. If no value is
+    missing, the interval then holds 0 if and only if the test does not reject unrelated rankings: for unrelated
+    rankings, the jackknife counts the spread of pairs of images twice.
 
     curves: a curve for each method, all of one metric and score, over images.
     level: probability that the interval covers the true value, in (0, 1).
@@ -142,10 +142,11 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
     counts = shares.sum(axis=0).astype(np.float64)
     without = np.array([alpha_of_counts(counts - one, places, "ordinal") for one in shares.astype(np.float64)])
     without = without[~np.isnan(without)]
-    low, high, p = *_jackknife(alpha, without, level), _friedman_p(ranks)
+    low, high = _with_rare(*_jackknife(alpha, without, level), alpha, ranks, level)
+    p = _friedman_p(ranks)
     if not np.isnan(ranks).any():
         low, high = (max(low, np.nextafter(0, 1)), high) if p < 1 - level else (min(low, 0.0), max(high, 0.0))
-    return Agreement(alpha, *_with_rare(low, high, alpha, ranks, level), n, p)
+    return Agreement(alpha, low, high, n, p)
 
 
 def _jackknife(alpha: float, without: np.ndarray, level: float) -> tuple[float, float]:

@@ -125,8 +125,9 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
 def around_the_work() -> tuple[float, float]:
     """Return the least and the most seconds that a command takes besides its passes, judged by this process so far.
 
-    A command starts as this one did, reads the same data and makes the same trials. Its workers start likewise, once
-    for each of up to three stages, and it draws the page.
+    A command starts as this one did, reads the same data and makes the same trials, and it draws the page. Its workers
+    start from one process that imports the same. Where workers are new interpreters, each stage of up to three starts
+    them likewise.
     """
     so_far = time.process_time()
     return so_far, 4 * so_far
