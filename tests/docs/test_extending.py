@@ -179,7 +179,10 @@ PLAIN = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/studies.
 PLAIN += [each for folder in ("src", "tests", "configs", "scripts") for each in (ROOT / folder).rglob("README.md")]
 
 
-@pytest.mark.parametrize("page", PLAIN, ids=lambda page: str(page.relative_to(ROOT)))
+PROSE = sorted({*PLAIN, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lines_of_prose_are_at_most_120_characters(page):
     lines = page.read_text().splitlines()
     assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
