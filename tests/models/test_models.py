@@ -217,7 +217,7 @@ def test_inception_gives_scores_alone_while_training():
     assert network.train()(images(64)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("name", first_short(1, ["squeezenet1_0", "resnet18"]))
+@pytest.mark.parametrize("name", first_short(2, ["squeezenet1_0", "mnasnet0_5", "resnet18"]))
 def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     source = load(name, num_classes=6)
     torch.save(source.state_dict(), tmp_path / "w.pth")

@@ -503,6 +503,8 @@ def test_a_claim_about_one_variant_is_paired_by_its_own_images(networks, over):
     assert (told.verdict, f"n = {over}; " in told.message) == ("shown", True)
     assert "images like these" in told.message
     assert "images like these" not in apart.message  # other images on each side pair nothing
+    gone = claim(more={"variant": "c", "method": "good"}, less={"variant": "c", "method": "bad"})
+    assert "there are no results of c" in answers_of([gone], beside)[0].message
     assert apart.verdict == ("no verdict" if networks == 1 else "shown")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,9 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
     if any(keys for _, keys in problems):
         listed = "; ".join(f"{problem}: {_some(keys)}" for problem, keys in problems if keys)
         raise ValueError(f"weights: {source} does not fit {type(network).__name__}; {listed}")
+    if len(state) == len(own):  # then no module is of an older version, which has fewer tensors
+        state = OrderedDict(state)
+        state._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]  # noqa: SLF001  its modules' versions
     network.load_state_dict(state)
 
 

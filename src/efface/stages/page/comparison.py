@@ -55,9 +55,11 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
 def answers_of(claims: Sequence[Claim], beside: Beside) -> tuple[Answer, ...]:
     """Return the answer to each claim, from the runs that it names alone.
 
-    So a claim about one variant is paired by its test images, also if other variants have other images.
+    So a claim about one variant is paired by its test images, also if other variants have other images. If a variant
+    that it names has no run, the answer comes from all runs, and says so.
     """
-    names = [tuple(name for name in beside if name in _variants(claim)) for claim in claims]
+    asked = [_variants(claim) for claim in claims]
+    names = [tuple(name for name in beside if name in some or not some <= {*beside}) for some in asked]
     named = {some: merged({name: beside[name] for name in some}) for some in dict.fromkeys(names)}
     return tuple(answer_claims([claim], named[some])[0] for claim, some in zip(claims, names, strict=True))
 
